@@ -1,0 +1,1 @@
+"""The truth: every accepted task and every result, in SQLite or PostgreSQL."""
