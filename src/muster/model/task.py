@@ -38,7 +38,7 @@ class Task:
 
 @dataclass(frozen=True, slots=True)
 class Outcome:
-    """How a task ended, once. `error` is None on success; then `data` is the serialised result, else a traceback text."""
+    """How a task ended, once. On success `error` is None and `data` the serialised result, else a traceback text."""
 
     task: UUID
     data: str

@@ -1,6 +1,7 @@
 """The seam to the database. One implementation, two databases: `muster.store.sql` on SQLite (WAL) and PostgreSQL.
 
-Every method is atomic and returns after commit. Identifiers are `uuid.UUID`, times unix seconds (float), secrets only as digests.
+Every method is atomic and returns after commit. Identifiers are `uuid.UUID`, times unix seconds (float), secrets
+only as digests.
 """
 
 from __future__ import annotations
@@ -58,6 +59,8 @@ class Grant:
 
 
 class IdentityStore(Protocol):
+    """What the identity provider keeps."""
+
     async def add_identity(self, identity: Identity, password_hash: str | None = None) -> Identity:
         """Conflict when the username is taken (case-insensitively)."""
 
@@ -95,6 +98,8 @@ class IdentityStore(Protocol):
 
 
 class ComputeStore(Protocol):
+    """What the compute service keeps."""
+
     async def add_function(self, function: Function) -> None: ...
     async def function(self, id_: UUID) -> Function | None: ...
     async def delete_function(self, id_: UUID) -> None: ...
@@ -169,7 +174,7 @@ class Store(IdentityStore, ComputeStore, Protocol):
 
     async def close(self) -> None: ...
     async def setting(self, name: str, default: bytes) -> bytes:
-        """A value the service keeps (signing key ...): what is stored, else `default` is stored and returned. Atomic."""
+        """A value the service keeps (signing key ...): the stored one, else `default` is stored. Atomic."""
 
     async def load(self) -> Mapping[str, int]:
         """Row counts and backlog, for metrics."""

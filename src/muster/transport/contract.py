@@ -44,12 +44,16 @@ class Delivery(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class QueueState:
+    """How full it is, and who listens."""
+
     messages: int  # ready, not counting unacknowledged ones
     consumers: int
 
 
 @dataclass(frozen=True, slots=True)
 class Binding:
+    """What a queue listens to."""
+
     exchange: str  # "" is the default exchange: nothing to bind
     kind: str = "direct"  # or "topic"
     routing_key: str = ""

@@ -47,6 +47,8 @@ class TaskBundle(msgspec.Struct, array_like=True, gc=False):
 
 
 class ResultBundle(msgspec.Struct, array_like=True, gc=False):
+    """Results in the order they came."""
+
     items: list[ResultItem]
 
 

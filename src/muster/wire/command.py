@@ -15,7 +15,7 @@ START = "cmd_start_endpoint"
 
 
 class Sealed(msgspec.Struct, kw_only=True):
-    """`order` and `seal` as in `wire.order` (msgspec writes bytes as base64); `payload` is the JSON text of a Payload."""
+    """`order` and `seal` as in `wire.order` (base64 on the wire); `payload` is the JSON text of a Payload."""
 
     order: bytes
     seal: bytes

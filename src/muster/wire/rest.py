@@ -160,6 +160,8 @@ class BatchStatus(msgspec.Struct, kw_only=True):
 
 
 class BatchStatusAnswer(msgspec.Struct, kw_only=True):
+    """Tasks unknown to this caller are simply absent."""
+
     results: dict[str, TaskDocument]
     response: str = "batch"
 
