@@ -17,14 +17,15 @@
 
 from __future__ import annotations
 
-from typing import ClassVar
+from typing import ClassVar, Self
 
 
 class MusterError(Exception):
     """`public` is written for the user and may cross the network; `detail` never leaves the site."""
 
-    code: ClassVar[str] = "error"
+    code: str = "error"  # a class says its own; only TaskExecutionFailed takes the code of the outcome it tells
     public: ClassVar[str] = "Something went wrong on our side."
+    _told: str | None = None
 
     def __init__(self, detail: str = "", /, **facts: object) -> None:
         self.facts = facts
@@ -33,7 +34,14 @@ class MusterError(Exception):
 
     def message(self) -> str:
         """The public sentence, filled with the facts of this case."""
-        return self.public.format_map(_Facts(self.facts))
+        return self._told or self.public.format_map(_Facts(self.facts))
+
+    @classmethod
+    def told(cls, message: str, /, **facts: object) -> Self:
+        """The same error as another process reported it: the other side's sentence is kept as it is."""
+        error = cls(message, **facts)
+        error._told = message
+        return error
 
 
 class _Facts(dict[str, object]):
@@ -57,6 +65,13 @@ class Outage(MusterError):
     public = "{what} cannot be reached at the moment; try again."
 
 
+class StoreOutage(Outage):
+    """The database is away, busy, full or read-only; nothing of the call was kept. `detail` has its own words."""
+
+    code = "STORE_UNAVAILABLE"
+    public = "The service cannot reach or write its database at the moment; try again."
+
+
 class Invalid(Refusal):
     """The request itself is wrong; `why` says where and how to mend it."""
 
@@ -76,6 +91,13 @@ class Unauthenticated(Refusal):
 
     code = "AUTHENTICATION_FAILED"
     public = "Log in first: {why}"
+
+
+class LoginNeeded(Unauthenticated):
+    """There is no token that could be renewed: a person has to log in."""
+
+    code = "LOGIN_NEEDED"
+    public = "Not logged in ({why}). Run `muster login`, or set MUSTER_CLIENT_ID and MUSTER_CLIENT_SECRET."
 
 
 class NotPermitted(Refusal):
@@ -134,6 +156,13 @@ class StartFailed(Refusal):
     public = "The user endpoint could not start: {why}"
 
 
+class StoreTooNew(Refusal):
+    """The database was written by a newer Muster than this one."""
+
+    code = "STORE_TOO_NEW"
+    public = "The database has schema {found}, this Muster knows up to {known}: upgrade Muster, or restore a backup."
+
+
 class CredentialsRefused(Refusal):
     """The broker or the service no longer accepts these credentials: terminal for the process that holds them."""
 
@@ -160,6 +189,27 @@ class TaskError(MusterError):
 
     code = "TASK_FAILED"
     public = "The task failed."
+
+
+class CannotSerialize(TaskError):
+    """A function, an argument or a result cannot be turned into text."""
+
+    code = "SerializationError"
+    public = "{what} cannot be serialized: {why}"
+
+
+class CannotDeserialize(TaskError):
+    """What came in cannot be turned back into a value here."""
+
+    code = "DeserializationError"
+    public = "Could not be read: {why}"
+
+
+class TaskTimeout(TaskError):
+    """The task ran longer than the endpoint lets one run."""
+
+    code = "TaskTimeout"
+    public = "The task was still running after {limit_s} seconds, the endpoint's limit, and was ended."
 
 
 class WorkerLost(TaskError):
@@ -195,3 +245,31 @@ class ResultTooLarge(TaskError):
 
     code = "MaxResultSizeExceeded"
     public = "MaxResultSizeExceeded({size_bytes}, {limit_bytes})"
+
+
+class EndpointNotFound(NotFound):
+    """No such endpoint, or none this caller may know of."""
+
+    code = "ENDPOINT_NOT_FOUND"
+    public = "Endpoint {endpoint} could not be resolved"
+
+
+class FunctionNotFound(NotFound):
+    """No such function, or none this caller may run."""
+
+    code = "FUNCTION_NOT_FOUND"
+    public = "Function {function} could not be resolved"
+
+
+class TaskNotFound(NotFound):
+    """No such task, or somebody else's."""
+
+    code = "TASK_NOT_FOUND"
+    public = "Task {task} could not be resolved"
+
+
+class PolicyFailed(NotPermitted):
+    """The endpoint's authentication policy wants other identities, or a newer login; clients log in again (GARE)."""
+
+    code = "AUTHENTICATION_POLICY_FAILED"
+    public = "The endpoint's authentication policy is not satisfied: {why}"

@@ -18,7 +18,8 @@ FLOORS = [
     {"transport", "store", "rest", "worker", "config"},
     {"broker", "engine"},
     {"sdk", "endpoint", "manager", "service", "identity"},
-    {"cli", "testing"},
+    {"testing"},
+    {"cli"},
 ]
 ROOT_BUDGET_LINES = 500
 FUNCTION_LIMIT, FUNCTION_NEVER, MODULE_LIMIT, NESTING_LIMIT = 40, 60, 400, 4

@@ -1,0 +1,50 @@
+"""What a researcher uses: Executor, Client, futures, shell functions. Names load when they are first used."""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from muster.sdk.batch import Batch
+    from muster.sdk.client import Client
+    from muster.sdk.errors import TaskExecutionFailed, TaskPending, VersionMismatch
+    from muster.sdk.executor import Executor
+    from muster.sdk.futures import ComputeFuture
+    from muster.sdk.progress import progress
+    from muster.sdk.shell import ShellFunction, ShellResult
+    from muster.serialize import SerializationError
+
+_WHERE = {
+    "Batch": "muster.sdk.batch",
+    "Client": "muster.sdk.client",
+    "ComputeFuture": "muster.sdk.futures",
+    "Executor": "muster.sdk.executor",
+    "SerializationError": "muster.serialize",
+    "ShellFunction": "muster.sdk.shell",
+    "ShellResult": "muster.sdk.shell",
+    "TaskExecutionFailed": "muster.sdk.errors",
+    "TaskPending": "muster.sdk.errors",
+    "VersionMismatch": "muster.sdk.errors",
+    "progress": "muster.sdk.progress",
+}
+
+__all__ = [
+    "Batch",
+    "Client",
+    "ComputeFuture",
+    "Executor",
+    "SerializationError",
+    "ShellFunction",
+    "ShellResult",
+    "TaskExecutionFailed",
+    "TaskPending",
+    "VersionMismatch",
+    "progress",
+]
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _WHERE:
+        raise AttributeError(f"module 'muster.sdk' has no attribute {name!r}")
+    return getattr(import_module(_WHERE[name]), name)

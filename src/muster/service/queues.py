@@ -1,0 +1,30 @@
+"""What the service declares; everybody else only consumes and publishes."""
+
+from __future__ import annotations
+
+from uuid import UUID
+
+from muster.transport.contract import Binding, QueueSpec
+from muster.wire import topology
+
+
+def results() -> QueueSpec:
+    return QueueSpec(topology.RESULTS, (Binding(topology.RESULTS, "topic", "*.results"),), confirm_on_ack=True)
+
+
+def heartbeats() -> QueueSpec:
+    return QueueSpec(topology.HEARTBEATS, (Binding(topology.HEARTBEATS, "topic", "*.heartbeats"),))
+
+
+def commands(manager: UUID) -> QueueSpec:
+    name = topology.commands_queue(manager)
+    return QueueSpec(name, (Binding(topology.COMMANDS, "direct", name),))
+
+
+def tasks(endpoint: UUID) -> QueueSpec:
+    name = topology.tasks_queue(endpoint)
+    return QueueSpec(name, (Binding(topology.TASKS, "direct", name),))
+
+
+def group(identity: UUID, group_id: UUID) -> QueueSpec:
+    return QueueSpec(topology.group_queue(identity, group_id))
