@@ -40,13 +40,13 @@ class ChannelConsumer:
             return False
         return not channel.channel_prefetch or len(channel.unacked) < channel.channel_prefetch
 
-    def take(self, queue: Queue, entry: Entry) -> None:
+    def take(self, entry: Entry) -> None:
         channel = self.channel
-        tag = channel.give(queue, entry, self)
+        tag = channel.give(self.queue, entry, self)
         channel.connection.send(frames.deliver(channel.number, self.short_tag, tag, entry.redelivered, entry.message))
         channel.send_content(entry.message)
 
-    def queue_gone(self, queue: Queue) -> None:
+    def queue_gone(self) -> None:
         channel = self.channel
         channel.consumers.pop(self.tag, None)
         if channel.connection.notices_cancel:

@@ -15,6 +15,8 @@ from muster.broker.channel import Channel
 from muster.broker.handshake import Stage
 from muster.broker.methods import HANDLERS
 from muster.broker.permissions import Action, Resource, may_look
+from muster.broker.pulse import Pulse
+from muster.broker.writer import Writer
 from muster.model.account import BrokerAccount
 
 if TYPE_CHECKING:
@@ -48,33 +50,32 @@ class Connection(asyncio.Protocol):
         self.hears_refusal = False
         self.peer: object = None
         self._in = bytearray()
-        self._out: list[bytes | memoryview] = []
-        self._out_bytes = 0
-        self._flush_due = False
-        self._congested = False  # the transport holds more than the delivery mark
-        self._starved = False  # a consumer was refused for lack of room
         self._holds: set[str] = set()
         self._reserved_bytes = 0
         self._confirming: set[Channel] = set()
         self._answers: set[tuple[str, str, str, str | None]] = set()
         self._told_blocked = False
-        self._heartbeat_s = 0
-        self._heard_at = self._sent_at = self._progress_at = 0.0
-        self._unread_bytes = 0
 
     # -- the transport's side
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         assert isinstance(transport, asyncio.Transport)
-        self._loop = asyncio.get_running_loop()
+        loop = asyncio.get_running_loop()
+        self._loop = loop
         self._transport = transport
-        self._heard_at = self._sent_at = self._progress_at = self._loop.time()
+        self._writer = Writer(
+            transport,
+            self.limits,
+            before_flush=self._flush_confirms,
+            hold=lambda: self.hold("unread"),
+            room=self._feed,
+        )
+        self.send = self._writer.send
+        self.has_room = self._writer.has_room
+        self._pulse = Pulse(self, self._writer, self.limits.stalled_s)
         self.peer = transport.get_extra_info("peername")
         self._keep_alive()
-        mark = self.limits.delivery_buffer_bytes
-        transport.set_write_buffer_limits(high=mark, low=mark // 4)
-        self._deadline = self._loop.call_later(self.limits.handshake_s, self._too_slow)
-        self._beat: asyncio.TimerHandle | None = None
+        self._deadline = loop.call_later(self.limits.handshake_s, self._too_slow)
         self._broker.admit(self)
 
     def _keep_alive(self) -> None:
@@ -90,45 +91,68 @@ class Connection(asyncio.Protocol):
         log.info("broker connection from %s did not finish its handshake in time", self.peer)
         self.abort()
 
-    def connection_lost(self, exc: Exception | None) -> None:
+    def connection_lost(self, _exc: Exception | None) -> None:
         self._deadline.cancel()
-        if self._beat is not None:
-            self._beat.cancel()
+        self._pulse.stop()
         if self.login is not None:
             self.login.cancel()
-        self._end_channels()
         self.stage = Stage.CLOSED
+        self._end_channels()
         self._in.clear()
-        self._out.clear()
+        self._writer.drop()
         self._broker.forget(self)
 
     def abort(self) -> None:
         self._transport.abort()
 
     def pause_writing(self) -> None:
-        self._congested = True
+        self._writer.pause()
 
     def resume_writing(self) -> None:
-        self._congested = False
-        self.release("unread")
-        self._feed()
+        self._writer.resume()
 
     def _feed(self) -> None:
-        """There is room again: consumers may be given more."""
-        self._starved = False
+        """The peer has read: it is read again, and its consumers may be given more."""
+        self.release("unread")
         for channel in list(self.channels.values()):
             channel.pump()
+
+    def _flush_confirms(self) -> None:
+        due, self._confirming = self._confirming, set()
+        for channel in due:
+            channel.flush_confirms()
+
+    def hold(self, why: str) -> None:
+        """Read nothing more until `release`; nested reasons add up."""
+        if not self._holds:
+            self._transport.pause_reading()
+        self._holds.add(why)
+
+    def release(self, why: str) -> None:
+        if why not in self._holds:
+            return
+        self._holds.remove(why)
+        if not self._holds and self.stage is not Stage.CLOSED:
+            self._pulse.heard()
+            self._transport.resume_reading()
+            self._loop.call_soon(self._work)
+
+    @property
+    def held(self) -> frozenset[str]:
+        return frozenset(self._holds)
 
     # -- reading
 
     def data_received(self, data: bytes) -> None:
-        self._heard_at = self._loop.time()
+        self._pulse.heard()
         if self.stage is Stage.CLOSED:
             return
         self._in += data
         self._work()
 
     def _work(self) -> None:
+        if self.stage is Stage.CLOSED:
+            return
         try:
             self._parse()
         except faults.ConnectionFault as fault:
@@ -261,3 +285,120 @@ class Connection(asyncio.Protocol):
         elif isinstance(method, commands.Channel.Close):
             self.channels.pop(channel.number, None)
             channel.send(commands.Channel.CloseOk())
+
+    # -- what handshake and channels need
+
+    def send_method(self, method: Frame) -> None:
+        self.send(frames.command(0, method))
+
+    def beat_every(self, interval_s: int) -> None:
+        self._pulse.start(interval_s)
+
+    def opened(self) -> None:
+        self._deadline.cancel()
+        self.stage = Stage.OPEN
+        self._broker.welcome(self)
+        if self.topology.full:
+            self.pressure(full=True)
+
+    def confirm_soon(self, channel: Channel) -> None:
+        self._confirming.add(channel)
+        self._writer.flush_soon()
+
+    def reserve(self, size: int) -> None:
+        """Room for an unfinished message; all of them together are bounded as one is."""
+        if size > 0 and self._reserved_bytes + size > self.limits.message_bytes:
+            raise faults.ConnectionFault(506, "RESOURCE_ERROR - too many unfinished messages on this connection")
+        self._reserved_bytes += size
+
+    def may(self, action: Action, resource: Resource, name: str, routing_key: str | None = None) -> bool:
+        key = (action, resource, name, routing_key)
+        if key in self._answers:
+            return True
+        if self.account is None or not self._broker.rule(self.account, action, resource, name, routing_key):
+            return False
+        if len(self._answers) >= _ANSWERS_KEPT:
+            self._answers.clear()
+        self._answers.add(key)
+        return True
+
+    def require(self, action: Action, resource: Resource, name: str) -> None:
+        """403 unless the account may."""
+        if not self.may(action, resource, name):
+            raise faults.refused(resource, name, self.username)
+
+    def require_topic(self, exchange: str, routing_key: str) -> None:
+        """403 unless the account may use this routing key."""
+        if not self.may("write", "topic", exchange, routing_key):
+            raise faults.ChannelFault(
+                403,
+                f"ACCESS_REFUSED - access to topic '{routing_key}' in exchange '{exchange}' in vhost '/'"
+                f" refused for user '{self.username}'",
+            )
+
+    def require_look(self, resource: Resource, name: str) -> None:
+        if self.account is None or not may_look(self.account, resource, name, rule=self._broker.rule):
+            raise faults.refused(resource, name, self.username)
+
+    # -- memory
+
+    def hold_for_memory(self) -> bool:
+        """Memory is used up: stop reading a mere publisher (True: its message is taken). One that also reads
+        queues must be read on, for its acknowledgements free memory (False).
+        """
+        if any(channel.consumers or channel.unacked for channel in self.channels.values()):
+            return False
+        self.hold("memory")
+        return True
+
+    def pressure(self, *, full: bool) -> None:
+        """Memory is used up, or free again."""
+        if self.notices_blocked and full != self._told_blocked:
+            self._told_blocked = full
+            blocked = commands.Connection.Blocked("low on memory") if full else commands.Connection.Unblocked()
+            self.send_method(blocked)
+        if not full:
+            self.release("memory")
+
+    # -- the end
+
+    def peer_closes(self) -> None:
+        self._end_channels()
+        self.send_method(commands.Connection.CloseOk())
+        self._writer.flush()
+        self.stage = Stage.CLOSED
+        self._transport.close()
+
+    def fail(self, fault: faults.ConnectionFault) -> None:
+        """Tell the peer why, and close; a peer that does not answer is cut off."""
+        if self.stage >= Stage.CLOSING:
+            return
+        log.info("closing broker connection of %r from %s: %s", self.username, self.peer, fault.text)
+        silent = self.stage in (Stage.GREETING, Stage.START, Stage.LOGIN) and not self.hears_refusal
+        self._flush_confirms()
+        self.stage = Stage.CLOSING
+        self._end_channels()
+        self._in.clear()
+        if silent:
+            self._transport.close()
+        else:
+            self.send_method(commands.Connection.Close(fault.code, _clipped(fault.text), 0, 0))
+            self._writer.flush()
+        self._deadline.cancel()
+        self._deadline = self._loop.call_later(self.limits.close_s, self.abort)
+        for why in tuple(self._holds):
+            self.release(why)
+
+    def _end_channels(self) -> None:
+        for channel in list(self.channels.values()):
+            channel.end()
+        self.channels.clear()
+        for name in self.own_queues:
+            queue = self.topology.queues.get(name)
+            if queue is not None and queue.owner is self:
+                self.topology.delete_queue(queue)
+        self.own_queues.clear()
+
+
+def _clipped(text: str) -> str:
+    return text.encode()[:250].decode(errors="ignore")

@@ -26,7 +26,7 @@ def _words(binding: str) -> list[str]:
 
 def topic_matches(binding: str, routing_key: str) -> bool:
     """Whether a topic binding takes this routing key."""
-    if binding == routing_key or binding == "#":
+    if binding in (routing_key, "#"):
         return True
     return _pattern(binding).fullmatch("." + routing_key) is not None
 

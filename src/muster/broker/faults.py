@@ -48,9 +48,7 @@ def in_exclusive_use(name: str) -> ChannelFault:
 
 
 def locked(name: str) -> ChannelFault:
-    return ChannelFault(
-        405, f"RESOURCE_LOCKED - cannot obtain exclusive access to locked queue '{name}' in vhost '/'"
-    )
+    return ChannelFault(405, f"RESOURCE_LOCKED - cannot obtain exclusive access to locked queue '{name}' in vhost '/'")
 
 
 def precondition(why: str) -> ChannelFault:

@@ -26,7 +26,7 @@ HEAD = struct.Struct(">BHI")
 _ACK = struct.Struct(">QB")
 _ACK_FRAME = struct.Struct(">BHIHHQBB")
 _TAG = struct.Struct(">QB")
-_CONTENT = struct.Struct(">HHQ")
+HEADER_START = struct.Struct(">HHQ")
 _BASIC = 60
 _USER_ID = 0x0010
 
@@ -129,7 +129,7 @@ def body_size(header: bytes) -> int:
     """How long the body will be; 501 for a content header that is none."""
     if len(header) < 14:
         raise ConnectionFault(501, "FRAME_ERROR - short content header")
-    class_id, _, size = _CONTENT.unpack_from(header)
+    class_id, _, size = HEADER_START.unpack_from(header)
     if class_id != _BASIC:
         raise ConnectionFault(505, "UNEXPECTED_FRAME - content header of another class")
     return int(size)
@@ -145,7 +145,7 @@ def claims_user_id(header: bytes) -> str | None:
 
 def header_of(properties_: commands.Basic.Properties, body_bytes: int) -> bytes:
     """A content header for properties of our own."""
-    return _CONTENT.pack(_BASIC, 0, body_bytes) + properties_.marshal()
+    return HEADER_START.pack(_BASIC, 0, body_bytes) + properties_.marshal()
 
 
 @lru_cache(maxsize=4096)
@@ -157,5 +157,3 @@ def properties(raw: bytes) -> commands.Basic.Properties:
     except Exception:  # noqa: BLE001 - bytes from anybody, see above
         return commands.Basic.Properties()
     return found
-
-

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 from pamqp import commands
 from pamqp.base import Frame
+from pamqp.common import FieldTable
 
 import muster
 from muster.broker import faults
@@ -44,7 +45,7 @@ class Stage(IntEnum):
 
 
 def start() -> commands.Connection.Start:
-    properties = {
+    properties: FieldTable = {
         "product": "Muster",
         "version": muster.__version__,
         "platform": "Python",

@@ -131,7 +131,7 @@ def queue_delete(channel: Channel, method: commands.Queue.Delete) -> None:
 def basic_qos(channel: Channel, method: commands.Basic.Qos) -> None:
     if method.prefetch_size:
         raise faults.not_implemented("prefetch_size!=0")
-    if method.globally:
+    if method.global_:
         channel.channel_prefetch = method.prefetch_count
     else:
         channel.prefetch = method.prefetch_count
@@ -157,7 +157,7 @@ def basic_consume(channel: Channel, method: commands.Basic.Consume) -> None:
 
 
 def basic_cancel(channel: Channel, method: commands.Basic.Cancel) -> None:
-    channel.cancel(method.consumer_tag)
+    channel.cancel(method.consumer_tag or "")
     _answer(channel, method, commands.Basic.CancelOk(method.consumer_tag))
 
 
@@ -181,7 +181,7 @@ def basic_nack(channel: Channel, method: commands.Basic.Nack) -> None:
 
 
 def basic_reject(channel: Channel, method: commands.Basic.Reject) -> None:
-    channel.reject(method.delivery_tag, multiple=False, requeue=method.requeue)
+    channel.reject(method.delivery_tag or 0, multiple=False, requeue=method.requeue)
 
 
 def basic_recover(channel: Channel, method: commands.Basic.Recover) -> None:
@@ -197,7 +197,7 @@ def confirm_select(channel: Channel, method: commands.Confirm.Select) -> None:
 
 
 def channel_flow(channel: Channel, method: commands.Channel.Flow) -> None:
-    channel.flowing = method.active
+    channel.flowing = bool(method.active)
     channel.send(commands.Channel.FlowOk(method.active))
     channel.pump()
 

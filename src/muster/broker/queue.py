@@ -22,10 +22,10 @@ class Consumer(Protocol):
     def can_take(self) -> bool:
         """Whether it has room for one more."""
 
-    def take(self, queue: Queue, entry: Entry) -> None:
+    def take(self, entry: Entry) -> None:
         """Here it is; the consumer settles it or puts it back."""
 
-    def queue_gone(self, queue: Queue) -> None:
+    def queue_gone(self) -> None:
         """The queue was deleted under it."""
 
 
@@ -111,7 +111,7 @@ class Queue:
                 self.consumers.rotate(-1)
                 if consumer.can_take():
                     refusals = 0
-                    consumer.take(self, self.ready.popleft())
+                    consumer.take(self.ready.popleft())
                 else:
                     refusals += 1
         finally:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 
 from muster.broker import faults
 from muster.broker.exchange import KINDS, Exchange
@@ -47,9 +47,7 @@ class Topology:
             raise faults.ConnectionFault(503, f"COMMAND_INVALID - unknown exchange type '{kind}'")
         found = self.exchanges.get(name)
         if found is None:
-            self.exchanges[name] = Exchange(
-                name, kind, durable=durable, auto_delete=auto_delete, internal=internal
-            )
+            self.exchanges[name] = Exchange(name, kind, durable=durable, auto_delete=auto_delete, internal=internal)
             self._routes.clear()
             return
         wanted = {"type": kind, "durable": durable, "auto_delete": auto_delete, "internal": internal}
@@ -108,7 +106,7 @@ class Topology:
         consumers = list(queue.consumers)
         queue.consumers.clear()
         for consumer in consumers:
-            consumer.queue_gone(queue)
+            consumer.queue_gone()
         return thrown
 
     def bind(self, queue: str, exchange: str, routing_key: str) -> None:
@@ -170,7 +168,7 @@ class Topology:
             changed(full)
 
 
-def _same(what: str, name: str, wanted: dict[str, object], there: dict[str, object]) -> None:
+def _same(what: str, name: str, wanted: Mapping[str, object], there: Mapping[str, object]) -> None:
     for key, value in wanted.items():
         if there[key] != value:
             received, current = (str(v).lower() if isinstance(v, bool) else v for v in (value, there[key]))

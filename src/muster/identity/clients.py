@@ -6,12 +6,14 @@ import base64
 import binascii
 import hmac
 from collections.abc import Mapping
+from contextlib import suppress
 from urllib.parse import unquote_plus, urlsplit
 from uuid import UUID
 
 from authlib.oauth2.rfc6749.errors import InvalidClientError, InvalidRequestError
 from starlette.requests import Request
 
+from muster.errors import Conflict
 from muster.identity.secret import digest
 from muster.rest.connection import is_loopback
 from muster.store.contract import IdentityStore, OAuthClient
@@ -52,9 +54,9 @@ class Clients:
     async def open(self) -> None:
         """The client built into the official packages exists from the first start on."""
         if await self._store.client(self._native) is None:
-            await self._store.add_client(
-                OAuthClient(self._native, "Command line programs", redirect_uris=self._native_uris)
-            )
+            native = OAuthClient(self._native, "Command line programs", redirect_uris=self._native_uris)
+            with suppress(Conflict):  # another process of the service started at the same moment
+                await self._store.add_client(native)
 
     async def find(self, client_id: str) -> OAuthClient | None:
         try:

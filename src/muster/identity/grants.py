@@ -7,7 +7,7 @@ import re
 import time
 from collections.abc import Awaitable, Callable, Mapping
 from typing import Any, Final
-from uuid import UUID, uuid4
+from uuid import uuid4
 
 import msgspec
 from authlib.oauth2.rfc6749.errors import (
@@ -57,7 +57,7 @@ class TokenEndpoint:
             raise UnsupportedGrantTypeError(form.get("grant_type", "")[:100])
         return JSONResponse(await grant(self, client, form), headers=NO_STORE)
 
-    async def _client_credentials(self, client: OAuthClient, form: Form) -> dict[str, Any]:
+    async def client_credentials(self, client: OAuthClient, form: Form) -> dict[str, Any]:
         if client.secret_sha256 is None or client.identity is None:
             raise UnauthorizedClientError("Only a client with a secret can act for itself.")
         to = Entitled(
@@ -70,7 +70,7 @@ class TokenEndpoint:
         )
         return await self._issuer.issue(to)
 
-    async def _authorization_code(self, client: OAuthClient, form: Form) -> dict[str, Any]:
+    async def authorization_code(self, client: OAuthClient, form: Form) -> dict[str, Any]:
         code = await self._taken(form.get("code", ""), "code", client)
         data = msgspec.json.decode(code.data, type=CodeData)
         if form.get("redirect_uri") != data.redirect_uri:
@@ -83,7 +83,7 @@ class TokenEndpoint:
         answer = await self._issuer.issue(_entitled(client, code, nonce=data.nonce), [_tombstone(code)])
         return {**answer, "state": data.state}
 
-    async def _refresh_token(self, client: OAuthClient, form: Form) -> dict[str, Any]:
+    async def refresh_token(self, client: OAuthClient, form: Form) -> dict[str, Any]:
         secret = form.get("refresh_token", "")
         held = await self._store.grant(digest(secret), "refresh")
         if held is not None and not set(form.get("scope", held.scope).split()) <= set(held.scope.split()):
@@ -91,7 +91,7 @@ class TokenEndpoint:
         taken = await self._taken(secret, "refresh", client)
         return await self._issuer.issue(_entitled(client, taken), [_tombstone(taken)])
 
-    async def _device_code(self, client: OAuthClient, form: Form) -> dict[str, Any]:
+    async def device_code(self, client: OAuthClient, form: Form) -> dict[str, Any]:
         key = digest(form.get("device_code", ""))
         device = await self._store.grant(key, "device")
         if device is None or device.client != client.id:
@@ -133,17 +133,21 @@ class TokenEndpoint:
 
 
 async def revoke(request: Request, store: IdentityStore, clients: Clients, bearer: Bearer) -> Response:
-    """RFC 7009: afterwards the token does not work; a refresh token takes its login's tokens for that server along."""
+    """RFC 7009: afterwards the token does not work; a refresh token takes the whole login along."""
     form = await read_form(request)
     client = await clients.authenticate(request, form)
     if not form.get("token"):
         raise InvalidRequestError("Name the token to revoke.")
     key = digest(form["token"])
-    for kind in ("access", "refresh"):
-        grant = await store.grant(key, kind)
-        if grant is not None and grant.client == client.id:
-            await store.take_grant(key, kind)
-            bearer.forget(key)
+    access, refresh = await store.grant(key, "access"), await store.grant(key, "refresh")
+    if access is not None and access.client == client.id:
+        await store.take_grant(key, "access")
+        bearer.forget(key)
+    if refresh is not None and refresh.client == client.id:
+        await store.take_grant(key, "refresh")
+        if refresh.family is not None:
+            await store.revoke_family(refresh.family)
+            bearer.forget(family=refresh.family)
     return JSONResponse({"active": False}, headers=NO_STORE)
 
 
@@ -179,7 +183,7 @@ def _entitled(client: OAuthClient, grant: Grant, nonce: str | None = None) -> En
         identity=grant.identity,
         scope=grant.scope,
         authenticated_at_s=grant.authenticated_at_s or grant.issued_at_s,
-        family=grant.family or UUID(bytes=grant.digest[:16]),
+        family=grant.family or uuid4(),
         renewable=True,
         nonce=nonce,
     )
@@ -201,8 +205,8 @@ def _tombstone(grant: Grant) -> Grant:
 
 DEVICE_GRANT: Final = "urn:ietf:params:oauth:grant-type:device_code"
 GRANTS: Final[dict[str, Callable[[TokenEndpoint, OAuthClient, Form], Awaitable[dict[str, Any]]]]] = {
-    "client_credentials": TokenEndpoint._client_credentials,
-    "authorization_code": TokenEndpoint._authorization_code,
-    "refresh_token": TokenEndpoint._refresh_token,
-    DEVICE_GRANT: TokenEndpoint._device_code,
+    "client_credentials": TokenEndpoint.client_credentials,
+    "authorization_code": TokenEndpoint.authorization_code,
+    "refresh_token": TokenEndpoint.refresh_token,
+    DEVICE_GRANT: TokenEndpoint.device_code,
 }

@@ -63,7 +63,7 @@ class Logins:
         return None if id_ is None else await self.proved(id_)
 
     async def proved(self, id_: UUID) -> Proof:
-        """This identity has just been proved, by whatever means."""
+        """Record that this identity has just been proved, by whatever means."""
         now_s = time.time()
         await self._store.touch_authentication(id_, int(now_s))
         identity = await self._store.identity(id_)

@@ -22,7 +22,7 @@ SHORTEST: Final = 8
 LONGEST: Final = 1024
 WINDOW_S: Final = 900.0
 PER_ACCOUNT: Final = 10
-PER_ADDRESS: Final = 30
+PER_ADDRESS: Final = 100
 
 
 class TooManyAttempts(Outage):

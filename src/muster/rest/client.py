@@ -58,10 +58,22 @@ class Rest:
         self,
         method: str,
         path: str,
-        body: object = None,
-        answer: type[T] = ...,
+        body: object,
+        answer: type[T],
         authenticated: bool = True,
         *,
+        repeatable: bool = False,
+    ) -> T: ...
+
+    @overload
+    def call(
+        self,
+        method: str,
+        path: str,
+        body: object = None,
+        *,
+        answer: type[T],
+        authenticated: bool = True,
         repeatable: bool = False,
     ) -> T: ...
 

@@ -8,21 +8,28 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from muster.sdk.batch import Batch
     from muster.sdk.client import Client
-    from muster.sdk.errors import TaskExecutionFailed, TaskPending, VersionMismatch
+    from muster.sdk.errors import (
+        DeserializationError,
+        SerializationError,
+        TaskExecutionFailed,
+        TaskPending,
+        VersionMismatch,
+    )
     from muster.sdk.executor import Executor
     from muster.sdk.futures import ComputeFuture
     from muster.sdk.progress import progress
-    from muster.sdk.shell import ShellFunction, ShellResult
-    from muster.serialize import SerializationError
+    from muster.serialize.shell import MPIFunction, ShellFunction, ShellResult
 
 _WHERE = {
     "Batch": "muster.sdk.batch",
     "Client": "muster.sdk.client",
     "ComputeFuture": "muster.sdk.futures",
+    "DeserializationError": "muster.sdk.errors",
     "Executor": "muster.sdk.executor",
-    "SerializationError": "muster.serialize",
-    "ShellFunction": "muster.sdk.shell",
-    "ShellResult": "muster.sdk.shell",
+    "MPIFunction": "muster.serialize.shell",
+    "SerializationError": "muster.sdk.errors",
+    "ShellFunction": "muster.serialize.shell",
+    "ShellResult": "muster.serialize.shell",
     "TaskExecutionFailed": "muster.sdk.errors",
     "TaskPending": "muster.sdk.errors",
     "VersionMismatch": "muster.sdk.errors",
@@ -33,7 +40,9 @@ __all__ = [
     "Batch",
     "Client",
     "ComputeFuture",
+    "DeserializationError",
     "Executor",
+    "MPIFunction",
     "SerializationError",
     "ShellFunction",
     "ShellResult",

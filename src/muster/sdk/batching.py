@@ -6,7 +6,6 @@ import threading
 from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
 
 from muster.sdk.futures import ComputeFuture
 
@@ -91,25 +90,3 @@ class Outbox:
         with self._changed:
             self._closed = True
             self._changed.notify_all()
-
-
-def json_fault(value: Any, path: str) -> str | None:
-    """Where and why a value cannot be JSON; None when it can."""
-    if value is None or isinstance(value, (bool, str, int)):
-        return None
-    if isinstance(value, float):
-        finite = value - value == 0
-        return None if finite else f"{path} is {value!r}, which JSON cannot express"
-    if isinstance(value, dict):
-        return _first(_key_fault(key, path) or json_fault(item, f"{path}[{key!r}]") for key, item in value.items())
-    if isinstance(value, (list, tuple)):
-        return _first(json_fault(item, f"{path}[{at}]") for at, item in enumerate(value))
-    return f"{path} is a {type(value).__name__}; only texts, numbers, booleans, None, lists and dicts can travel"
-
-
-def _key_fault(key: object, path: str) -> str | None:
-    return None if isinstance(key, str) else f"{path} has the key {key!r}; keys must be texts"
-
-
-def _first(faults: Any) -> str | None:
-    return next((fault for fault in faults if fault), None)

@@ -4,7 +4,10 @@ from __future__ import annotations
 
 from textwrap import indent
 
-from muster.errors import MusterError, Refusal, TaskError
+from muster.errors import CannotDeserialize, CannotSerialize, MusterError, Refusal, TaskError
+
+SerializationError = CannotSerialize  # the official names
+DeserializationError = CannotDeserialize
 
 # With these the traceback says all; every other code is an outcome whose sentence comes first.
 _PLAIN_FAILURES = frozenset({"", "RemoteExecutionError", "TASK_FAILED", "UNKNOWN_TASK_FAILURE"})
@@ -43,7 +46,7 @@ class TaskPending(MusterError):
 
 
 class VersionMismatch(Refusal):
-    """This SDK is too old, or too new, for the service."""
+    """The service asks for a newer SDK, or a newer endpoint."""
 
     code = "VERSION_MISMATCH"
     public = "{why}"

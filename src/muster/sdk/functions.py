@@ -24,6 +24,7 @@ class Functions:
         self._by_object: WeakKeyDictionary[Any, tuple[object, Code]] = WeakKeyDictionary()
         self._by_content: dict[bytes, Code] = {}
         self._lock = threading.Lock()
+        self._registering = threading.Lock()
 
     def code_of(self, function: Any, serializer: Serializer) -> Code:
         """Its place; packing errors are raised here, the registration is left to whoever sends."""
@@ -42,6 +43,16 @@ class Functions:
             if plain:
                 self._by_object[function] = (serializer, code)
         return code
+
+    def id_of(self, code: Code) -> str:
+        """Its id at the service, registering it now if need be; a failure is this call's alone."""
+        if code.id is None:
+            with self._registering:
+                if code.id is None:
+                    assert code.register is not None
+                    code.id = code.register()
+                    code.register = None  # it holds the function
+        return code.id
 
     def remember(self, function: Any, function_id: str) -> None:
         """From now on this function stands for that id, whatever its content."""

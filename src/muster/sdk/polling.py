@@ -9,6 +9,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from typing import TYPE_CHECKING
 
 from muster.errors import MusterError, NotFound
+from muster.sdk.errands import aside
 from muster.sdk.futures import ComputeFuture, settle
 from muster.sdk.ids import text_of
 from muster.sdk.outcomes import Reader, item_of_document, resolve
@@ -72,12 +73,12 @@ class Poll:
         waiting = [
             future.task_id
             for future in list(self._pending.values())
-            if future.sent_at_s is not None and future.sent_at_s <= sent_before_s
+            if not future.done() and future.sent_at_s is not None and future.sent_at_s <= sent_before_s
         ]
         found = 0
         for chunk in chunks(waiting, CHUNK):
             try:
-                found += await asyncio.to_thread(self._ask_about, chunk)
+                found += await aside(self._ask_about, chunk)
             except MusterError as why:
                 self._warn(why)
                 break
@@ -85,7 +86,10 @@ class Poll:
 
     def _ask_about(self, task_ids: Iterable[str]) -> int:
         asked = list(task_ids)
-        known = look_up(self._rest, asked)
+        try:
+            known = look_up(self._rest, asked)
+        finally:
+            self._rest.close()  # the connection belongs to this errand's thread
         keys = {task_id: bytes.fromhex(task_id.replace("-", "")) for task_id in asked}
         found = 0
         for task_id, key in keys.items():

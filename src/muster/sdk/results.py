@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
 from muster.errors import MusterError, NoSuchQueue, Outage
+from muster.sdk.errands import aside
 from muster.sdk.futures import ComputeFuture
 from muster.sdk.outcomes import Reader, items_of, resolve
 from muster.sdk.polling import Poll
@@ -108,7 +109,6 @@ class ResultsReader:
             loop.run_until_complete(self._main())
         finally:
             loop.run_until_complete(loop.shutdown_asyncgens())
-            loop.run_until_complete(loop.shutdown_default_executor())
             asyncio.set_event_loop(None)
             loop.close()
 
@@ -187,7 +187,7 @@ class ResultsReader:
     async def _take(self, deliveries: list[Delivery]) -> None:
         for delivery in deliveries:
             if len(delivery.body) > LARGE_BYTES:
-                await asyncio.to_thread(self._settle, delivery)
+                await aside(self._settle, delivery)
             else:
                 self._settle(delivery)
             delivery.ack()
@@ -209,7 +209,13 @@ class ResultsReader:
         return url if self._amqp_port is None else with_port(url, self._amqp_port)
 
     async def _ask(self, method: str, path: str, answer: Any = None) -> Any:
-        return await asyncio.to_thread(self._rest.call, method, path, None, answer)
+        return await aside(self._call, method, path, answer)
+
+    def _call(self, method: str, path: str, answer: Any) -> Any:
+        try:
+            return self._rest.call(method, path, None, answer)
+        finally:
+            self._rest.close()  # the connection belongs to this errand's thread
 
     async def _pause(self, seconds: float) -> None:
         try:
@@ -224,5 +230,3 @@ def with_port(url: str, port: int) -> str:
     credentials, at, host = parts.netloc.rpartition("@")
     name = host if host.endswith("]") else host.rpartition(":")[0] or host
     return parts._replace(netloc=f"{credentials}{at}{name}:{port}").geturl()
-
-

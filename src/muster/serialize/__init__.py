@@ -1,4 +1,4 @@
-"""Functions, arguments and results as text (docs/protocol.md, serialisation). Nothing here imports dill until it must."""
+"""Functions, arguments and results as text (docs/protocol.md). Nothing here imports dill until it must."""
 
 from muster.serialize.concretes import (
     AllCodeStrategies,

@@ -94,7 +94,11 @@ def _define(name: str, source: str) -> Any:
 
 class _Source(Strategy):
     for_code = True
-    source: ClassVar[Callable[[Callable[..., Any]], str]]
+
+    @staticmethod
+    def source(function: Callable[..., Any]) -> str:
+        """The text that defines this function."""
+        raise TypeError(f"{function!r} has no source")
 
     @classmethod
     def named_source(cls, value: Any) -> tuple[str, str]:

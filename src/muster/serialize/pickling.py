@@ -28,7 +28,7 @@ _OFFICIAL = {
 }
 
 
-class _OnlyByValue(Exception):  # noqa: N818 - a signal between two functions of this file
+class _OnlyByValue(Exception):
     """The value holds code that the other side cannot import."""
 
 

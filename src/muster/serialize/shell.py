@@ -9,6 +9,7 @@ import os
 import pickle
 import signal
 import subprocess
+from contextlib import suppress
 from pathlib import Path
 from tempfile import TemporaryFile
 from typing import IO, Any
@@ -137,10 +138,8 @@ def _run_group(
 def _end_group(child: subprocess.Popen[bytes]) -> None:
     """Ask the group to end, then end it: also what has outlived the shell."""
     _signal_group(child.pid, signal.SIGTERM)
-    try:
+    with suppress(subprocess.TimeoutExpired):
         child.wait(_TERM_GRACE_S)
-    except subprocess.TimeoutExpired:
-        pass
     _signal_group(child.pid, signal.SIGKILL)
     child.wait()
 

@@ -14,7 +14,7 @@ class Strategy:
     @classmethod
     def write(cls, value: Any) -> str:
         """The body for this value; any exception means that this strategy cannot."""
-        raise TypeError(f"{cls.__name__} is read only")
+        raise TypeError(f"{cls.__name__} is read only; it cannot write a {type(value).__name__}")
 
     @classmethod
     def read(cls, body: str) -> Any:

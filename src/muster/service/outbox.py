@@ -23,6 +23,7 @@ from muster.wire.envelope import TaskMessage, encode
 log = logging.getLogger(__name__)
 
 _AT_ONCE = 1000
+_HELD_AT_ONCE = 100  # their sizes are unknown before they are read
 _AT_ONCE_BYTES = bundle.MAX_BYTES
 _PATIENCE_S = 2.0
 
@@ -117,20 +118,21 @@ class Outbox:
         except NoSuchQueue:
             log.warning("the queue of %s is gone; made again", endpoint)
             await self._transport.declare(queues.tasks(endpoint))
-            lane.ready.extendleft(reversed(tasks))
+            _put_back(lane, tasks)
         except Outage as why:
             log.warning("%d task(s) for %s wait for the broker: %s", len(tasks), endpoint, why)
-            lane.ready.extendleft(reversed(tasks))
+            _put_back(lane, tasks)
             await asyncio.sleep(_PATIENCE_S)
 
     async def _next(self, lane: _Lane) -> list[Task]:
         """The oldest first; what was held is read from the store, unless it ended meanwhile."""
         if lane.held:
-            ids = [lane.held.popleft() for _ in range(min(len(lane.held), _AT_ONCE))]
+            ids = [lane.held.popleft() for _ in range(min(len(lane.held), _HELD_AT_ONCE))]
             ended = await self._store.outcomes(ids)
             tasks = await self._store.tasks([id_ for id_ in ids if id_ not in ended])
             return [tasks[id_] for id_ in ids if id_ in tasks]
-        some, size = [], 0
+        some: list[Task] = []
+        size = 0
         while lane.ready and len(some) < _AT_ONCE and size < _AT_ONCE_BYTES:
             task = lane.ready.popleft()
             some.append(task)
@@ -172,6 +174,13 @@ def portions(tasks: Sequence[Task], code: dict[UUID, str]) -> list[list[Task]]:
         named.add(task.function)
         size += more
     return out
+
+
+def _put_back(lane: _Lane, tasks: list[Task]) -> None:
+    if lane.open:
+        lane.ready.extendleft(reversed(tasks))
+    else:
+        lane.held.extendleft(task.id for task in reversed(tasks))
 
 
 def _bundle_message(key: str, tasks: Sequence[Task], code: dict[UUID, str]) -> Outgoing:

@@ -71,6 +71,9 @@ class IdentityStore(Protocol):
 
     async def identity(self, id_: UUID) -> Identity | None: ...
     async def identities(self, ids: Sequence[UUID], usernames: Sequence[str] = ()) -> list[Identity]: ...
+    async def all_identities(self, limit: int = 10_000) -> list[Identity]:
+        """In order of their user names."""
+
     async def linked_to(self, id_: UUID) -> list[Identity]:
         """The rest of its set, without itself."""
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import Any, Protocol, TypeVar
+from typing import Protocol, TypeVar
 from uuid import UUID
 
 from sqlalchemy import Connection, Table
@@ -27,6 +27,9 @@ class Database(Protocol):
     async def write(self, work: Callable[[Connection], T]) -> T:
         """Run it in one transaction and return after commit."""
 
+    async def single(self, work: Callable[[Connection], T]) -> T:
+        """Run one statement that reads."""
+
     def serialise(self, connection: Connection, what: str) -> None:
         """Until the end of this transaction, nobody else does `what`."""
 
@@ -38,6 +41,3 @@ class Database(Protocol):
     async def outcomes(self, ids: Sequence[UUID]) -> list[Outcome]: ...
     async def unfinished(self, endpoint: UUID, after: UUID | None, limit: int) -> list[Task]: ...
     async def close(self) -> None: ...
-
-
-Row = tuple[Any, ...]

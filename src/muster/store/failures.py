@@ -32,4 +32,6 @@ def sqlite_failures() -> Iterator[None]:
 
 
 def _is_a_bug(cause: sqlite3.OperationalError) -> bool:
-    return getattr(cause, "sqlite_errorcode", None) == sqlite3.SQLITE_ERROR  # "near SELEC: syntax error", "no such column"
+    return (
+        getattr(cause, "sqlite_errorcode", None) == sqlite3.SQLITE_ERROR
+    )  # "near SELEC: syntax error", "no such column"

@@ -67,7 +67,7 @@ class Gathering(Generic[Call, Answer]):
             for _, future in batch:
                 future.cancel()
             raise
-        except Exception as why:  # whatever it is, it belongs to the callers
+        except Exception as why:  # noqa: BLE001 - whatever it is, it is raised in the callers
             if isinstance(why, Refusal) and len(batch) > 1:
                 for one in batch:
                     await self._answer([one])

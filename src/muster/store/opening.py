@@ -19,7 +19,9 @@ async def open_url(url: str) -> Store:
         from muster.store.postgres import PostgresDatabase  # asyncpg is only for those who use it
 
         return SqlStore(await PostgresDatabase.open(url))
-    raise ConfigInvalid(file="store", why=f"{parts.scheme or 'no scheme'}: use sqlite:///PATH or postgresql://HOST/NAME")
+    raise ConfigInvalid(
+        file="store", why=f"{parts.scheme or 'no scheme'}: use sqlite:///PATH or postgresql://HOST/NAME"
+    )
 
 
 async def _open_sqlite(url: str) -> Store:

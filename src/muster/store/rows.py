@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any
 from uuid import UUID
+
+from sqlalchemy import RowMapping
 
 from muster.errors import Conflict
 from muster.model.account import AccountKind, BrokerAccount
@@ -16,7 +18,7 @@ from muster.model.policy import Policy
 from muster.model.task import Outcome, Task, TaskGroup
 from muster.store.contract import Grant, OAuthClient
 
-Fields = Mapping[str, Any]
+Fields = RowMapping
 
 
 def fold(username: str) -> str:
@@ -50,9 +52,7 @@ def to_task(
 ) -> Task:
     """A finished task has lost its payload: nobody needs it any more."""
     names = tuple(json.loads(serializers)) if serializers else ()
-    return Task(
-        id_, group, owner, endpoint, function, unpack(payload) or "", unpack(resources), names, created_at_s
-    )
+    return Task(id_, group, owner, endpoint, function, unpack(payload) or "", unpack(resources), names, created_at_s)
 
 
 def to_outcome(
@@ -66,9 +66,7 @@ def to_outcome(
     completed_at_s: float,
 ) -> Outcome:
     error = None if code is None else (unpack(code) or "", unpack(message) or "")
-    return Outcome(
-        task, unpack(data) or "", error, unpack(details) or "", started_ns, ended_ns, completed_at_s
-    )
+    return Outcome(task, unpack(data) or "", error, unpack(details) or "", started_ns, ended_ns, completed_at_s)
 
 
 def distinct(calls: Sequence[Sequence[Task]]) -> dict[UUID, Task]:
@@ -234,3 +232,9 @@ def to_account(row: Fields) -> BrokerAccount:
 
 def to_group(row: Fields) -> TaskGroup:
     return TaskGroup(row["id"], row["owner"], row["bundles"], row["created_at_s"])
+
+
+def to_stored_outcome(row: Fields) -> Outcome:
+    error = None if row["error_code"] is None else (row["error_code"], row["error_message"])
+    times = (row["started_ns"], row["ended_ns"], row["completed_at_s"])
+    return Outcome(row["id"], row["data"], error, row["details"], *times)

@@ -9,8 +9,8 @@ from sqlalchemy import Connection, func, select
 from muster.store.database import Database
 from muster.store.endpoints import EndpointQueries
 from muster.store.identities import IdentityQueries
-from muster.store.task_queries import TaskQueries
 from muster.store.tables import endpoint, function, identity, pending, setting, task, task_group, user_endpoint
+from muster.store.task_queries import TaskQueries
 
 
 class SqlStore(IdentityQueries, EndpointQueries, TaskQueries):
@@ -31,7 +31,7 @@ class SqlStore(IdentityQueries, EndpointQueries, TaskQueries):
         return await self._database.write(work)
 
     async def load(self) -> Mapping[str, int]:
-        """`tasks` is the width of the sequence, not a count: cheap with millions of rows, a few too many after rollbacks."""
+        """`tasks` is the width of the sequence, not a count: cheap with millions of rows, too many after rollbacks."""
         counted = {
             "identities": identity,
             "functions": function,

@@ -1,8 +1,8 @@
 """SQLite behind the store: one thread writes, a few read.
 
-All writes of this process, hot or not, queue for one thread, and those that queued up during a commit share the next one:
-with `synchronous=FULL` the wait for the disk is most of a small call. Each call has a savepoint of its own, so that
-one that fails takes nothing of the others with it. Other processes may have the same file open (BEGIN IMMEDIATE, busy timeout).
+All writes of this process, hot or not, queue for one thread, and those that queued up during a commit share the next:
+with `synchronous=FULL` the wait for the disk is most of a small call. Each call has a savepoint of its own, so that one
+that fails takes nothing of the others with it. Other processes may have the file open (BEGIN IMMEDIATE, busy timeout).
 """
 
 from __future__ import annotations
@@ -104,6 +104,9 @@ class SqliteDatabase:
 
     async def read(self, work: Callable[[Connection], T]) -> T:
         return await self._on_a_reader(lambda connection: _on_one_snapshot(connection, work))
+
+    async def single(self, work: Callable[[Connection], T]) -> T:
+        return await self._on_a_reader(lambda connection: _alone(connection, work))
 
     async def tasks(self, ids: Sequence[UUID]) -> list[Task]:
         return await self._on_a_reader(lambda connection: sqlite_tasks.tasks(_driver(connection), ids))
@@ -255,6 +258,13 @@ def _on_one_snapshot(connection: Connection, work: Callable[[Connection], T]) ->
         return work(connection)
     finally:
         _leave(connection, raw)
+
+
+def _alone(connection: Connection, work: Callable[[Connection], T]) -> T:
+    try:
+        return work(connection)
+    finally:
+        _leave(connection, _driver(connection))
 
 
 def _driver(connection: Connection) -> sqlite3.Connection:

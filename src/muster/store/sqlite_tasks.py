@@ -71,9 +71,7 @@ def _insert(raw: sqlite3.Connection, tasks: Iterable[Task]) -> None:
     raw.executemany(ADD_PENDING, wide)
 
 
-def finish(
-    raw: sqlite3.Connection, calls: Sequence[tuple[Sequence[Outcome], UUID | None]]
-) -> list[list[Finished]]:
+def finish(raw: sqlite3.Connection, calls: Sequence[tuple[Sequence[Outcome], UUID | None]]) -> list[list[Finished]]:
     """What was new, for each call. A task is pending exactly as long as it has no result."""
     ids = dict.fromkeys(outcome.task for outcomes, _ in calls for outcome in outcomes)
     pending = {row[0]: row for row in _found(raw, STILL_PENDING, ids)}
@@ -127,7 +125,9 @@ def unfinished(raw: sqlite3.Connection, endpoint: UUID, after: UUID | None, limi
 
 
 def _task(row: tuple[Any, ...]) -> Task:
-    return to_task(*(UUID(bytes=id_) for id_ in row[:5]), *row[5:])
+    id_, group, owner, endpoint, function, *rest = row
+    ids = (UUID(bytes=id_), UUID(bytes=group), UUID(bytes=owner), UUID(bytes=endpoint), UUID(bytes=function))
+    return to_task(*ids, *rest)
 
 
 def _found(raw: sqlite3.Connection, statement: str, ids: Iterable[UUID]) -> Iterator[tuple[Any, ...]]:

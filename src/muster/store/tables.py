@@ -1,7 +1,7 @@
 """The schema, one for both databases. What migrations build must equal this; a test compares the two.
 
-Identifiers are 16 bytes in SQLite and `uuid` in PostgreSQL. Text that a user wrote and nobody here reads (payloads, results,
-tracebacks) is stored as bytes, because PostgreSQL refuses a NUL in text and one such result would block all behind it.
+Identifiers are 16 bytes in SQLite and `uuid` in PostgreSQL. Text that a user wrote and nobody here reads (payloads,
+results, tracebacks) is stored as bytes: PostgreSQL refuses a NUL in text, and one such result would block the rest.
 
 `task` is narrow and stays; the wide part of a task lives in `pending` until its first result, so that looking for
 unfinished work costs what is unfinished and not what was ever stored. `seq` is the order of submission: ids come from
@@ -70,7 +70,9 @@ def _seq() -> TypeEngine[int]:
 
 metadata = MetaData()
 
-setting = Table("setting", metadata, Column("name", Text, primary_key=True), Column("value", LargeBinary, nullable=False))
+setting = Table(
+    "setting", metadata, Column("name", Text, primary_key=True), Column("value", LargeBinary, nullable=False)
+)
 
 identity = Table(
     "identity",

@@ -1,0 +1,73 @@
+"""The directory of one user endpoint: private, and used by one process at a time."""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import socket
+import stat
+import time
+from pathlib import Path
+
+from muster.errors import StartFailed
+
+_LOCK = "lock"
+
+
+def append(file: int, data: bytes) -> None:
+    """Write all of it, or raise OSError (a part may be in the file then)."""
+    view = memoryview(data)
+    while view:
+        view = view[os.write(file, view) :]
+
+
+class Place:
+    """A directory that is ours alone. `take` locks it until `leave`, or until this process ends in whatever way."""
+
+    def __init__(self, directory: Path) -> None:
+        self.directory = directory
+        self._lock = -1
+
+    def take(self) -> None:
+        """Make it, check that nobody else can write there, and lock it; StartFailed says what is in the way."""
+        try:
+            self.directory.mkdir(mode=0o700, parents=True, exist_ok=True)
+            found = self.directory.stat()
+            if found.st_uid != os.geteuid():
+                raise StartFailed(why=f"{self.directory} belongs to another account (uid {found.st_uid})")
+            if stat.S_IMODE(found.st_mode) & 0o077:
+                self.directory.chmod(0o700)
+            self._lock = os.open(self.directory / _LOCK, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        except OSError as why:
+            raise StartFailed(why=f"{self.directory} cannot be used ({why.strerror})") from None
+        self._hold()
+
+    def leave(self) -> None:
+        if self._lock >= 0:
+            os.close(self._lock)
+            self._lock = -1
+
+    def part(self, name: str) -> Path:
+        """A private directory inside it."""
+        path = self.directory / name
+        path.mkdir(mode=0o700, exist_ok=True)
+        return path
+
+    def _hold(self) -> None:
+        # A POSIX lock: children do not inherit it, so an orphaned worker cannot keep the directory from its next owner.
+        try:
+            fcntl.lockf(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError:
+            holder = os.pread(self._lock, 200, 0).decode(errors="replace").strip() or "another process"
+            os.close(self._lock)
+            self._lock = -1
+            raise StartFailed(why=f"another instance of this endpoint is running ({holder})") from None
+        started = time.strftime("%Y-%m-%d %H:%M:%S %z")
+        os.ftruncate(self._lock, 0)
+        os.pwrite(self._lock, f"process {os.getpid()} on {socket.gethostname()} since {started}\n".encode(), 0)
+
+
+def home() -> Path:
+    """`$MUSTER_HOME`, or `~/.muster`."""
+    named = os.environ.get("MUSTER_HOME")
+    return Path(named).expanduser() if named else Path.home() / ".muster"

@@ -1,0 +1,68 @@
+"""What a manager says of itself to the service."""
+
+from __future__ import annotations
+
+import getpass
+import json
+import platform
+import socket
+from typing import Any
+
+import muster
+from muster.errors import ConfigInvalid, NotFound
+from muster.manager.configuration import Configuration, read_configuration
+from muster.manager.rootlink import Hello, Site
+from muster.rest import Rest
+from muster.wire.bundle import VERSION
+from muster.wire.rest import MusterPart, Registered, Registration
+
+_SCHEMA = "user_config_schema.json"
+
+
+def register(rest: Rest, hello: Hello, site: Site, *, new_seal_key: bool = False) -> Registered:
+    """Make this manager known, or known again. Safe to repeat once it has an id."""
+    body = document(hello, site, read_configuration(site.config), new_seal_key=new_seal_key)
+    if hello.endpoint_id:
+        return rest.call("PUT", f"/v3/endpoints/{hello.endpoint_id}", body, Registered, repeatable=not new_seal_key)
+    return rest.call("POST", "/v3/endpoints", body, Registered)
+
+
+def known(rest: Rest, endpoint_id: str) -> bool:
+    """Whether the service still has it: one that lost its data does not hold our seal key either."""
+    try:
+        rest.call("GET", f"/v2/endpoints/{endpoint_id}")
+    except NotFound:
+        return False
+    return True
+
+
+def document(hello: Hello, site: Site, configuration: Configuration, *, new_seal_key: bool) -> Registration:
+    return Registration(
+        endpoint_name=hello.name,
+        multi_user=hello.privileged,
+        public=configuration.public,
+        high_assurance=configuration.high_assurance,
+        display_name=configuration.display_name,
+        allowed_functions=configuration.allowed_functions,
+        authentication_policy=configuration.authentication_policy,
+        subscription_uuid=configuration.subscription_id,
+        admins=configuration.admins,
+        metadata=_metadata(site),
+        muster=MusterPart(version=muster.__version__, kind="manager", bundles=VERSION, new_seal_key=new_seal_key),
+    )
+
+
+def _metadata(site: Site) -> dict[str, Any]:
+    try:
+        schema = json.loads(site.schema) if site.schema.strip() else None
+    except ValueError as why:
+        raise ConfigInvalid(file=_SCHEMA, why=f"it is no JSON: {why}") from None
+    return {
+        "endpoint_version": muster.__version__,
+        "python_version": platform.python_version(),
+        "hostname": socket.gethostname(),
+        "local_user": getpass.getuser(),
+        "endpoint_config": site.config,
+        "user_config_template": site.template,
+        "user_config_schema": schema,
+    }

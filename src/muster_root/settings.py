@@ -1,0 +1,106 @@
+"""What root reads of a manager's directory: a few keys of config.yaml, its own root.json, and files that it hands on.
+
+Every file is opened without following links, and only if nobody but root (without root: the owner) could have changed
+it or a directory above it. The file that was checked is the file that is read.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import stat
+
+CONFIG, RECORD, MAPPING_KEY = "config.yaml", "root.json", "identity_mapping_config_path"
+FILES = ("user_config_template.yaml", "user_config_schema.json", "user_environment.yaml", CONFIG)
+KEYS = {MAPPING_KEY: "", "min_uid": "1000", "agent_user": "_muster"}
+VALUE = re.compile(r"""(\w+)[ ]*:(?:[ ]+(?:'([^'\\]*)'|"([^"\\]*)"|([\w./+@-]+)))?[ ]*(?:[ ]\#.*)?""")
+
+
+class Unusable(Exception):  # noqa: N818 -- it is a finding about a file
+    """A file cannot be trusted or understood; says which, why, and what to run."""
+
+
+def open_trusted(path: str, owner: int) -> int:
+    """A descriptor for reading; FileNotFoundError when there is no such file."""
+    place, at = os.open("/", os.O_PATH | os.O_CLOEXEC), ""
+    parts = [part for part in path.split("/") if part]
+    for number, part in enumerate(parts, 1):
+        at, directory = f"{at}/{part}", number < len(parts)
+        kind = os.O_PATH | os.O_DIRECTORY if directory else os.O_NONBLOCK  # opening a pipe must not wait
+        try:
+            place, above = os.open(part, kind | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=place), place
+        except OSError as why:
+            os.close(place)
+            if isinstance(why, FileNotFoundError):
+                raise
+            raise Unusable(f"{at} cannot be opened without following links: {why.strerror}") from None
+        os.close(above)
+        found = os.fstat(place)
+        shared = found.st_mode & 0o022 and not (directory and found.st_mode & stat.S_ISVTX)
+        if found.st_uid not in (0, owner) or shared or not (directory or stat.S_ISREG(found.st_mode)):
+            os.close(place)
+            who = f"owner {found.st_uid}, mode {stat.S_IMODE(found.st_mode):04o}"
+            raise Unusable(f"{at} could be changed by others ({who}). Run: chown {owner} {at} && chmod go-w {at}")
+    return place
+
+
+def scan(text: str, file: str = CONFIG) -> dict[str, str]:
+    """The values of our own keys. Root has no YAML parser: they must be plain, one to a line."""
+    values: dict[str, str] = {}
+    for number, line in enumerate(text.splitlines(), 1):
+        named = [key for key in KEYS if re.search(rf"\b{key}\b", line.partition("#")[0])]
+        found = VALUE.fullmatch(line)
+        if named and (not found or found[1] != named[0] or found[1] in values):
+            raise Unusable(f"{file}:{number}: write `{named[0]}: VALUE` once, on a line of its own, plain or in quotes")
+        if named and found:
+            values[found[1]] = next((value for value in found.groups()[1:] if value is not None), "")
+    values = {key: value for key, value in values.items() if value not in ("", "null")}
+    if not values.get("min_uid", "1").isdigit():
+        raise Unusable(f"{file}: min_uid must be a number such as 1000, not {values['min_uid']!r}")
+    return KEYS | values
+
+
+class Site:
+    """One manager's directory, as its owner sees it."""
+
+    def __init__(self, directory: str) -> None:
+        self.directory, self.owner = os.path.realpath(directory), os.getuid()
+        self.name, self.privileged = os.path.basename(self.directory), self.owner == 0
+        self.settings = scan(self.read(CONFIG).decode())
+
+    def path(self, name: str) -> str:
+        return os.path.join(self.directory, name)
+
+    def read(self, name: str) -> bytes:
+        with os.fdopen(open_trusted(self.path(name), self.owner), "rb") as file:
+            return file.read()
+
+    def files(self) -> list[int]:
+        """Template, schema, environment, config, opened; what the site does not have is an empty memory file."""
+        opened = []
+        for name in FILES:
+            try:
+                opened.append(open_trusted(self.path(name), self.owner))
+            except FileNotFoundError:
+                opened.append(os.memfd_create(name))
+        return opened
+
+    def marks(self) -> str:
+        """Changes whenever one of the files does."""
+        facts = (os.stat(self.path(name)) for name in FILES if os.path.exists(self.path(name)))
+        return ",".join(f"{one.st_ino}.{one.st_mtime_ns}.{one.st_size}" for one in facts)
+
+    def record(self) -> dict[str, str]:
+        """Endpoint id, seal key and the owner's identities, from the last registration."""
+        try:
+            return dict(json.loads(self.read(RECORD)))
+        except FileNotFoundError:
+            return {}
+
+    def write_record(self, record: dict[str, str]) -> None:
+        with open(os.open(self.path(RECORD) + ".new", os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW, 0o600), "w") as file:
+            json.dump(record, file)
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(self.path(RECORD) + ".new", self.path(RECORD))
