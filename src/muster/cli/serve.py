@@ -30,7 +30,8 @@ def serve(
     amqp_management: str | None,
 ) -> None:
     """Run the service: API, identity, store and broker."""
-    from muster.cli.hosting import Hosting, Plan  # the service's imports are for those who serve
+    from muster.cli.hosting import Hosting  # the service's imports are for those who serve
+    from muster.cli.plan import Plan
 
     plan = Plan.of(
         listen=listen,
