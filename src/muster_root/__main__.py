@@ -1,6 +1,8 @@
-"""What `muster-endpoint start` turns into: python3 -I -S __main__.py DIRECTORY AGENT_DIR ENVIRONMENT LOG READY CONSOLE ID.
+"""What `muster-endpoint start` turns into.
 
-The four in the middle are descriptors; READY is closed when the agent is up, and -1 when nobody waits for that.
+    python3 -I -S __main__.py DIRECTORY AGENT_DIR ENVIRONMENT LOG READY CONSOLE ENDPOINT_ID
+
+The four in the middle are descriptors. READY is closed when all is up; -1 when nobody waits for that.
 """
 
 from __future__ import annotations
@@ -26,6 +28,7 @@ def main() -> None:
     if ready >= 0:
         for fd in (0, 1, 2):  # detached: the terminal is given back
             os.dup2(os.open(os.devnull, os.O_RDWR), fd)
+        os.write(ready, b"+")
         os.close(ready)
     monitor.run(clock=os.isatty(1) and console == "0")
 

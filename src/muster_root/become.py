@@ -71,7 +71,12 @@ if __name__ == "__main__":
                 if not os.access(part, os.R_OK if part == path else os.X_OK):  # the top one is the one to open
                     raise PermissionError(f"{account.pw_name} cannot enter {part}, and Muster runs from {path}")
         clean = {"PATH": f"/usr/local/bin:/usr/bin:/bin:{os.path.dirname(command[0])}", "LANG": "C.UTF-8", **os.environ}
-        person = {"HOME": account.pw_dir, "USER": account.pw_name, "LOGNAME": account.pw_name, "SHELL": account.pw_shell}
+        person = {
+            "HOME": account.pw_dir,
+            "USER": account.pw_name,
+            "LOGNAME": account.pw_name,
+            "SHELL": account.pw_shell,
+        }
         os.write(int(tell), b"+")
         os.execve(command[0], command, clean | person)
     except BaseException as why:  # noqa: BLE001 -- whatever it was: this process ends here, and says why

@@ -2,7 +2,7 @@
 
     python3 -I -S mapping.py ENDPOINT <MAPPING_FILE 3<IDENTITIES     prints the account's name and the identity's id
 
-The monitor starts it as root, under a deadline; it is nobody before it reads an identity, unless the file names programs.
+Started by the monitor as root, under a deadline; nobody before it reads an identity, unless the file names programs.
 It must never print a name it has not checked. Exit 0 and no output: none of these identities has an account.
 """
 
@@ -28,12 +28,14 @@ Find = Callable[[Identities, str], "tuple[str, str] | None"]
 
 
 def pattern(rule: dict[str, Any]) -> re.Pattern[str]:
-    """The official subset: `. ? * | ( )`, and a backslash before one of them or a group's number; all else is itself."""
+    """The official subset: `. ? * | ( )`, and backslash before one of them or a group's number; all else is itself."""
     match, flags = rule["match"], re.ASCII | (re.IGNORECASE if rule.get("ignore_case") is True else 0)
     if rule.get("literal") is True:
         return re.compile(re.escape(match), flags)
     parts = re.findall(r"\\[.?*|()\\1-9]|.", match, re.DOTALL)
-    if "\\" in parts or any(part in "?*" and before in "(|?*" for before, part in zip(["", *parts], parts, strict=False)):
+    if "\\" in parts or any(
+        part in "?*" and before in "(|?*" for before, part in zip(["", *parts], parts, strict=False)
+    ):
         raise ValueError(f"{match!r}: a * or ? with nothing to repeat, or a backslash before an ordinary character")
     return re.compile("".join(part if part in ".?*|()" or len(part) > 1 else re.escape(part) for part in parts), flags)
 

@@ -17,7 +17,8 @@ import stat
 import subprocess
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import partial
 
@@ -34,7 +35,7 @@ UNTOLD = "its administrator finds the cause in the log."
 Process = subprocess.Popen[bytes]
 
 
-class Malformed(Exception):  # noqa: N818 -- a finding
+class Malformed(Exception):
     """No request that our agent would make: it is broken, or no longer ours."""
 
 
@@ -60,7 +61,8 @@ class Monitor:
 
     def __init__(self, site: Site, agent_dir: int, environment: int, log: int, *, console: bool) -> None:
         self.site, self.agent_dir, self.environment, self.log, self.console = site, agent_dir, environment, log, console
-        self.poll, self.children, self.agent = selectors.DefaultSelector(), dict[str, Child](), None
+        self.poll, self.children = selectors.DefaultSelector(), dict[str, Child]()
+        self.agent: Process | None = None
         self.agent_at_s, self.pause_s, self.stop_asked, self.stop_at_s = 0.0, 0.5, False, 0.0
         self.lifeline, (heard, self.agent_log) = os.pipe(), os.pipe()
         self.watch(heard, lambda: self.say(os.read(heard, 65536).decode(errors="replace")))
@@ -71,7 +73,8 @@ class Monitor:
         lines = [re.sub(r"[^ -~\u00a1-\ud7ff]", "?", line)[:2000] for line in text.splitlines()]
         entry = "".join(f"{time.strftime('%Y-%m-%d %H:%M:%S')} {line}\n" for line in lines if line).encode()
         for place in [self.log, 2] if self.console else [self.log]:
-            os.write(place, entry)
+            with suppress(OSError):  # a full disk or a closed terminal stops nobody's work
+                os.write(place, entry)
 
     def watch(self, fd: int, act: Callable[[], None]) -> None:
         self.poll.register(fd, selectors.EVENT_READ, act)
@@ -83,7 +86,12 @@ class Monitor:
     def watch_end(self, process: Process, then: Callable[[int], None]) -> int:
         """Call `then` with the exit status; the descriptor stands for this very process, whatever its number."""
         pidfd = os.pidfd_open(process.pid)
-        self.watch(pidfd, lambda: (self.unwatch(pidfd), then(process.wait()))[1])
+
+        def ended() -> None:
+            self.unwatch(pidfd)
+            then(process.wait())
+
+        self.watch(pidfd, ended)
         return pidfd
 
     # Starting programs: a fresh process that changes itself, so none of our Python runs between fork and exec.
@@ -91,7 +99,8 @@ class Monitor:
     def spawn(self, program: str, facts: list[str], keep: list[int], *streams: int) -> Process:
         call = [sys.executable, "-I", "-S", os.path.join(HERE, program), *facts]
         env = {"LANG": "C.UTF-8"} if self.site.privileged else None
-        return subprocess.Popen(call, -1, None, *streams, pass_fds=keep, cwd="/", env=env)
+        stdin, out, err = streams
+        return subprocess.Popen(call, stdin=stdin, stdout=out, stderr=err, pass_fds=keep, cwd="/", env=env)
 
     def become(self, user: str, place: str, module: list[str], keep: list[int], *streams: int) -> tuple[Process, int]:
         """Start a module of `muster` as `user`; the second value tells what went wrong."""
@@ -105,7 +114,7 @@ class Monitor:
             os.close(tell)
         return process, ear
 
-    def employ(self, module: str, facts: dict[str, object], *streams: int) -> tuple[Process, int, socket.socket]:
+    def employ(self, module: str, facts: Mapping[str, object], *streams: int) -> tuple[Process, int, socket.socket]:
         """The agent, or the registrar: its account, and all it needs of the site as descriptors."""
         ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         command, files = [f"muster.manager.{module}", "--link-fd", str(theirs.fileno())], self.site.files()
@@ -227,8 +236,7 @@ class Monitor:
     # The stages of a start.
 
     def map(self, child: Child) -> None:
-        path = self.site.settings[MAPPING_KEY] or "there is no identity_mapping_config_path in config.yaml"
-        rules = open_trusted(self.site.path(path), self.site.owner)
+        rules = open_trusted(self.site.path(self.site.settings[MAPPING_KEY]), self.site.owner)
         identities, said = os.memfd_create("identities"), os.memfd_create("said")
         os.write(identities, json.dumps(child.order.identities).encode())
         os.lseek(identities, 0, os.SEEK_SET)
@@ -243,20 +251,23 @@ class Monitor:
         os.close(said)
         try:
             if status != 0:
-                raise No("START_FAILED", f"The site's identity mapping cannot be used now; {UNTOLD}", f"mapping: {status}")
+                raise Unusable(f"the identity mapping ended with {status}")
             self.start_as(child, user, identity)
         except (No, Unusable, OSError) as no:
             self.fail(child, no)
 
     def start_as(self, child: Child, user: str, identity: str) -> None:
-        order, child.user = child.order, user or "its owner"
+        order, child.user = child.order, user or os.environ.get("USER", "its owner")
         if not identity:
             raise No("IDENTITY_UNMAPPED", "Identity failed to map to a local user name.", f"{order.identities!r:.500}")
         files = self.site.files()
         handed = [text for pair in zip(HANDED, [*files, self.lifeline[0]], strict=True) for text in map(str, pair)]
-        facts = ["--name", order.name, "--payload-sha256", order.payload_sha256.hex(), "--mapped", json.dumps({"identity": identity})]
+        mapped = json.dumps({"globus": {"id": identity}, "candidates": [[{identity: [child.user]}]]})
+        facts = ["--name", order.name, "--payload-sha256", order.payload_sha256.hex(), "--mapped", mapped]
         payload, log = child.fds
-        process, child.ear = self.become(user, "~", ["muster.endpoint", *facts, *handed], [*files, self.lifeline[0]], payload, log, log)
+        process, child.ear = self.become(
+            user, "~", ["muster.endpoint", *facts, *handed], [*files, self.lifeline[0]], payload, log, log
+        )
         child.pidfd = self.watch_end(process, partial(self.ended, child, process.pid))
         self.watch(child.ear, partial(self.told, child))
         self.say(f"Creating new user endpoint (pid: {process.pid}) {child}")
@@ -305,11 +316,12 @@ class Monitor:
             signal.signal(number, lambda *_: setattr(self, "stop_asked", True))
         while self.children or self.agent or not self.stop_asked:
             for key, _ in self.poll.select(timeout=0.5):
-                key.data()
+                if self.poll.get_map().get(key.fd) is key:  # not closed by what came before it in this round
+                    key.data()
             self.tick(time.monotonic())
             if clock:
-                sys.stdout.write(f"\r----> {time.ctime()}")
-                sys.stdout.flush()
+                with suppress(OSError):
+                    os.write(1, f"\r----> {time.ctime()}".encode())
 
     def tick(self, now_s: float) -> None:
         for child in self.children.values():

@@ -16,7 +16,7 @@ SKEW_S = 180  # how far our clock and the service's may be apart
 MEMORY = 100_000  # nonces that are remembered at most
 
 
-class No(Exception):  # noqa: N818 -- an answer, not a mishap
+class No(Exception):
     """A refusal for the agent: a code, a sentence that its user may read, and one for this site's log."""
 
     def __init__(self, code: str, public: str, detail: str = "") -> None:
@@ -62,9 +62,8 @@ def read(raw: bytes) -> Order:
     if reader.take(len(MAGIC)) != MAGIC:
         raise ValueError("it is of another version")
     recipient, name, nonce, expires_s = reader.text(), reader.text(), reader.take(16), reader.number(8)
-    digest, identities = reader.take(32), []
-    for _ in range(reader.number(2)):
-        identities.append({reader.text(): reader.text() for _ in range(reader.number(2))})
+    digest, count = reader.take(32), reader.number(2)
+    identities = [{reader.text(): reader.text() for _ in range(reader.number(2))} for _ in range(count)]
     if reader.at != len(raw) or not identities:
         raise ValueError("it has no identity, or bytes after its end")
     return Order(recipient, name, nonce, expires_s, digest, identities)

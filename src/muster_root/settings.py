@@ -10,14 +10,26 @@ import json
 import os
 import re
 import stat
+from itertools import chain
 
-CONFIG, RECORD, MAPPING_KEY = "config.yaml", "root.json", "identity_mapping_config_path"
-FILES = ("user_config_template.yaml", "user_config_schema.json", "user_environment.yaml", CONFIG)
-KEYS = {MAPPING_KEY: "", "min_uid": "1000", "agent_user": "_muster"}
+CONFIG, RECORD, ENVIRONMENT, MAPPING_KEY = (
+    "config.yaml",
+    "root.json",
+    "user_environment.yaml",
+    "identity_mapping_config_path",
+)
+TEMPLATES, SCHEMA = ("user_config_template.yaml", "user_config_template.yaml.j2"), "user_config_schema.json"
+KEYS = {
+    MAPPING_KEY: "",
+    "user_config_template_path": "",
+    "user_config_schema_path": "",
+    "min_uid": "1000",
+    "agent_user": "_muster",
+}
 VALUE = re.compile(r"""(\w+)[ ]*:(?:[ ]+(?:'([^'\\]*)'|"([^"\\]*)"|([\w./+@-]+)))?[ ]*(?:[ ]\#.*)?""")
 
 
-class Unusable(Exception):  # noqa: N818 -- it is a finding about a file
+class Unusable(Exception):
     """A file cannot be trusted or understood; says which, why, and what to run."""
 
 
@@ -68,6 +80,10 @@ class Site:
         self.directory, self.owner = os.path.realpath(directory), os.getuid()
         self.name, self.privileged = os.path.basename(self.directory), self.owner == 0
         self.settings = scan(self.read(CONFIG).decode())
+        if self.privileged and not self.settings[MAPPING_KEY]:
+            raise Unusable(f"{self.path(CONFIG)}: {MAPPING_KEY} is missing; it says which account each user becomes")
+        template, schema = self.settings["user_config_template_path"], self.settings["user_config_schema_path"]
+        self.names = ((template,) if template else TEMPLATES, (schema or SCHEMA,), (ENVIRONMENT,), (CONFIG,))
 
     def path(self, name: str) -> str:
         return os.path.join(self.directory, name)
@@ -79,16 +95,14 @@ class Site:
     def files(self) -> list[int]:
         """Template, schema, environment, config, opened; what the site does not have is an empty memory file."""
         opened = []
-        for name in FILES:
-            try:
-                opened.append(open_trusted(self.path(name), self.owner))
-            except FileNotFoundError:
-                opened.append(os.memfd_create(name))
+        for names in self.names:
+            name = next((name for name in names if os.path.exists(self.path(name))), None)
+            opened.append(open_trusted(self.path(name), self.owner) if name else os.memfd_create("nothing"))
         return opened
 
     def marks(self) -> str:
         """Changes whenever one of the files does."""
-        facts = (os.stat(self.path(name)) for name in FILES if os.path.exists(self.path(name)))
+        facts = [os.stat(path) for path in map(self.path, chain(*self.names)) if os.path.exists(path)]
         return ",".join(f"{one.st_ino}.{one.st_mtime_ns}.{one.st_size}" for one in facts)
 
     def record(self) -> dict[str, str]:
@@ -99,7 +113,9 @@ class Site:
             return {}
 
     def write_record(self, record: dict[str, str]) -> None:
-        with open(os.open(self.path(RECORD) + ".new", os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW, 0o600), "w") as file:
+        with open(
+            os.open(self.path(RECORD) + ".new", os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW, 0o600), "w"
+        ) as file:
             json.dump(record, file)
             file.flush()
             os.fsync(file.fileno())

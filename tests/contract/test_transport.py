@@ -4,18 +4,19 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import aclosing
+from contextlib import aclosing, suppress
 from uuid import uuid4
 
 import pytest
 
 from muster.broker.local import LocalTransport
 from muster.broker.server import Broker
-from muster.errors import Conflict, NoSuchQueue, Outage
+from muster.errors import Conflict, CredentialsRefused, NoSuchQueue, Outage
 from muster.model.account import AccountKind, BrokerAccount
 from muster.testing.memory import MemoryQueues, MemoryTransport
+from muster.testing.rabbitmq import RabbitMQ
 from muster.transport.amqp import AmqpTransport
-from muster.transport.contract import Binding, Delivery, Outgoing, QueueSpec, Transport
+from muster.transport.contract import Binding, Delivery, Outgoing, QueueSpec, QueueState, Transport
 
 Party = Callable[[], Awaitable[Transport]]
 ANYBODY = BrokerAccount("service", b"", AccountKind.MANAGER, uuid4())
@@ -68,10 +69,8 @@ async def queue(here: Transport) -> AsyncIterator[str]:
     await here.declare(QueueSpec(name))
     yield name
     # Our own parties are still open; on RabbitMQ the queue would outlive the test.
-    try:
+    with suppress(Outage):
         await here.delete(name)
-    except Outage:
-        pass
 
 
 def to(queue: str, *bodies: bytes) -> list[Outgoing]:
@@ -91,10 +90,18 @@ async def take(transport: Transport, queue: str, count: int, *, ack: bool = True
     raise AssertionError("the iteration ended")
 
 
-async def until_ready(transport: Transport, queue: str, messages: int) -> None:
+async def until(transport: Transport, queue: str, fits: Callable[[QueueState], bool]) -> None:
+    """Ask again until the answer fits, or the deadline is over."""
     async with asyncio.timeout(20):
-        while (state := await transport.state(queue)) is None or state.messages != messages:
-            await asyncio.sleep(0.01)  # between questions; what is waited for is the answer
+        while True:
+            state = await transport.state(queue)
+            if state is not None and fits(state):
+                return
+            await asyncio.sleep(0.01)
+
+
+async def until_ready(transport: Transport, queue: str, messages: int) -> None:
+    await until(transport, queue, lambda state: state.messages == messages)
 
 
 async def test_declare_says_whether_it_was_created_now(here: Transport, queue: str) -> None:
@@ -258,8 +265,7 @@ async def test_closing_ends_the_iteration(queue: str, party: Party) -> None:
 
     reading = asyncio.create_task(read())
     async with asyncio.timeout(20):
-        while (state := await (await party()).state(queue)) is None or state.consumers == 0:
-            await asyncio.sleep(0.01)
+        await until(await party(), queue, lambda state: state.consumers == 1)
         await reader.close()
         assert await reading == 0
 
@@ -291,6 +297,12 @@ async def test_many_publishers_lose_and_double_nothing(here: Transport, queue: s
 
 async def test_publishing_nothing_is_fine(here: Transport) -> None:
     await here.publish([])
+
+
+@pytest.mark.rabbitmq
+async def test_rabbitmq_refuses_a_wrong_password_for_good(rabbitmq: RabbitMQ) -> None:
+    with pytest.raises(CredentialsRefused):
+        await AmqpTransport(rabbitmq.url.replace("muster:", "muster:x"), patience_s=5).open()
 
 
 async def test_names_may_hold_any_text(here: Transport) -> None:

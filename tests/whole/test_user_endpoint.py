@@ -36,11 +36,12 @@ def double(number):
 
 def touch_and_wait(path):
     import os
+    import pathlib
     import time
 
-    with open(path, "a") as file:
+    with pathlib.Path(path).open("a") as file:
         file.write(f"{os.getpid()}\n")
-    while not os.path.exists(f"{path}.go"):
+    while not pathlib.Path(f"{path}.go").exists():
         time.sleep(0.02)
     return "went on"
 
@@ -331,7 +332,7 @@ async def test_a_broker_restart_loses_nothing(site: Site) -> None:
     tasks = await site.send(touch_and_wait, (str(mark),))
     await until_file(mark)
     await site.down()
-    Path(f"{mark}.go").touch()
+    let_go(mark)
     await site.up()
     (result,) = await site.ended(tasks)
     assert value(result.data) == "went on"
@@ -348,7 +349,7 @@ async def test_told_to_stop_it_finishes_says_goodbye_and_exits_0(site: Site, how
         process.terminate()
     else:
         os.close(site.lifeline)
-    Path(f"{mark}.go").touch()
+    let_go(mark)
     (result,) = await site.ended(tasks)
     assert value(result.data) == "went on"
     assert (await ends(process))[0] == 0
@@ -448,6 +449,7 @@ async def test_a_full_disk_stops_no_result(site: Site) -> None:
     assert [value(item.data)[:1] for item in results[:10]] == [str(n) for n in range(10)]
     await site.until(lambda: len(site.reports) > 1)
     assert await site.waiting() == 0
+    assert "cannot be written to disk" in site.log
 
 
 async def test_refused_credentials_end_it(site: Site) -> None:
@@ -458,7 +460,11 @@ async def test_refused_credentials_end_it(site: Site) -> None:
     assert "credentials were refused" in site.log
 
 
+def let_go(mark: Path) -> None:
+    Path(f"{mark}.go").touch()
+
+
 async def until_file(path: Path) -> None:
     async with asyncio.timeout(DEADLINE_S):
-        while not path.exists():  # noqa: ASYNC110 the file is another process's
+        while not os.access(path, os.F_OK):  # noqa: ASYNC110 the file is another process's
             await asyncio.sleep(0.01)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import socket
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, cast
 
 from pamqp import commands
 from pamqp.base import Frame
@@ -59,7 +59,7 @@ class Connection(asyncio.Protocol):
     # -- the transport's side
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        assert isinstance(transport, asyncio.Transport)
+        transport = cast("asyncio.Transport", transport)  # uvloop's has the methods and not the ancestor
         loop = asyncio.get_running_loop()
         self._loop = loop
         self._transport = transport
@@ -124,7 +124,7 @@ class Connection(asyncio.Protocol):
 
     def hold(self, why: str) -> None:
         """Read nothing more until `release`; nested reasons add up."""
-        if not self._holds:
+        if not self._holds and not self._transport.is_closing():
             self._transport.pause_reading()
         self._holds.add(why)
 
@@ -132,7 +132,7 @@ class Connection(asyncio.Protocol):
         if why not in self._holds:
             return
         self._holds.remove(why)
-        if not self._holds and self.stage is not Stage.CLOSED:
+        if not self._holds and not self._transport.is_closing():
             self._pulse.heard()
             self._transport.resume_reading()
             self._loop.call_soon(self._work)
@@ -237,7 +237,7 @@ class Connection(asyncio.Protocol):
                 channel.end()
                 ids = (int.from_bytes(payload[:2], "big"), int.from_bytes(payload[2:4], "big"))
                 class_id, method_id = ids if kind == frames.METHOD else (60, 40)
-                channel.send(commands.Channel.Close(fault.code, _clipped(fault.text), class_id, method_id))
+                channel.send(commands.Channel.Close(fault.code, fault.wire_text(), class_id, method_id))
 
     def _channel_work(self, channel: Channel, kind: int, payload: bytes) -> None:
         if kind == frames.BODY:
@@ -295,11 +295,10 @@ class Connection(asyncio.Protocol):
         self._pulse.start(interval_s)
 
     def opened(self) -> None:
+        """530 when the account has too many connections already."""
+        self._broker.welcome(self)
         self._deadline.cancel()
         self.stage = Stage.OPEN
-        self._broker.welcome(self)
-        if self.topology.full:
-            self.pressure(full=True)
 
     def confirm_soon(self, channel: Channel) -> None:
         self._confirming.add(channel)
@@ -382,7 +381,7 @@ class Connection(asyncio.Protocol):
         if silent:
             self._transport.close()
         else:
-            self.send_method(commands.Connection.Close(fault.code, _clipped(fault.text), 0, 0))
+            self.send_method(commands.Connection.Close(fault.code, fault.wire_text(), 0, 0))
             self._writer.flush()
         self._deadline.cancel()
         self._deadline = self._loop.call_later(self.limits.close_s, self.abort)
@@ -398,7 +397,3 @@ class Connection(asyncio.Protocol):
             if queue is not None and queue.owner is self:
                 self.topology.delete_queue(queue)
         self.own_queues.clear()
-
-
-def _clipped(text: str) -> str:
-    return text.encode()[:250].decode(errors="ignore")

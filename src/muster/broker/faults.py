@@ -10,8 +10,10 @@ class Fault(Exception):
         super().__init__(text)
         self.code = code
         self.text = text
-        self.class_id = 0
-        self.method_id = 0
+
+    def wire_text(self) -> str:
+        """The text, cut to what a short string holds."""
+        return self.text.encode()[:250].decode(errors="ignore")
 
 
 class ChannelFault(Fault):

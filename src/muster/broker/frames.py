@@ -29,6 +29,7 @@ _TAG = struct.Struct(">QB")
 HEADER_START = struct.Struct(">HHQ")
 _BASIC = 60
 _USER_ID = 0x0010
+_REMEMBERED_BYTES = 256  # most messages of one kind have the same properties
 
 
 def command(channel: int, method: Frame) -> bytes:
@@ -99,6 +100,12 @@ def get_ok(channel: int, tag: int, redelivered: bool, message: Message, left: in
     return _method(channel, payload)
 
 
+def declare_ok(channel: int, queue: str, messages: int, consumers: int) -> bytes:
+    """By hand, for pamqp refuses names that AMQP and RabbitMQ allow."""
+    counts = messages.to_bytes(4, "big") + consumers.to_bytes(4, "big")
+    return _method(channel, b"\x00\x32\x00\x0b" + short(queue) + counts)
+
+
 def no_route(channel: int, message: Message) -> bytes:
     """basic.return for a message that reached no queue."""
     return _method(channel, b"\x00\x3c\x00\x32\x01\x38\x08NO_ROUTE" + message.route)
@@ -148,9 +155,17 @@ def header_of(properties_: commands.Basic.Properties, body_bytes: int) -> bytes:
     return HEADER_START.pack(_BASIC, 0, body_bytes) + properties_.marshal()
 
 
-@lru_cache(maxsize=4096)
 def properties(raw: bytes) -> commands.Basic.Properties:
     """Properties from their bytes; empty ones when a publisher sent nonsense, for readers must not fall over it."""
+    return _remembered(raw) if len(raw) <= _REMEMBERED_BYTES else _decoded(raw)
+
+
+@lru_cache(maxsize=4096)
+def _remembered(raw: bytes) -> commands.Basic.Properties:
+    return _decoded(raw)
+
+
+def _decoded(raw: bytes) -> commands.Basic.Properties:
     found = commands.Basic.Properties()
     try:
         found.unmarshal(int.from_bytes(raw[:2], "big"), raw[2:])

@@ -66,8 +66,9 @@ def on_method(connection: Connection, method: Frame) -> None:
     elif isinstance(method, commands.Connection.Open) and stage is Stage.VHOST:
         if method.virtual_host != "/":
             raise faults.ConnectionFault(530, f"NOT_ALLOWED - vhost {method.virtual_host} not found")
-        connection.send_method(commands.Connection.OpenOk())
         connection.opened()
+        connection.send_method(commands.Connection.OpenOk())
+        connection.pressure(full=connection.topology.full)
     else:
         raise faults.ConnectionFault(503, f"COMMAND_INVALID - {method.name} in this state")
 

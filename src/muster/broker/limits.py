@@ -12,6 +12,7 @@ class Limits:
     """Every bound of the broker in one place; the defaults suit a service for thousands of endpoints."""
 
     connections: int = 8192
+    connections_per_account: int = 256
     handshakes: int = 512  # connections that have not logged in yet; the oldest makes room
     channels: int = 255  # per connection
     consumers: int = 255  # per channel

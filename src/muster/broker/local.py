@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncGenerator, Mapping, Sequence
 from datetime import UTC, datetime
 from functools import lru_cache, partial
 from typing import Any
@@ -64,6 +64,7 @@ class _Reader:
     def __init__(self, queue: Queue, ahead: int, *, exclusive: bool) -> None:
         self.exclusive = exclusive
         self.gone = False
+        self.stopped = False
         self._queue = queue
         self._ahead = ahead
         self._open: dict[Entry, None] = {}
@@ -80,8 +81,8 @@ class _Reader:
 
     def queue_gone(self) -> None:
         self.gone = True
-        self._arrived.clear()
-        self._open.clear()
+        unseen, self._arrived = self._arrived, []
+        self.put_back(unseen)  # the queue throws it away
         self._wake.set()
 
     def settle(self, entry: Entry) -> None:
@@ -106,8 +107,14 @@ class _Reader:
     def wake(self) -> None:
         self._wake.set()
 
+    @property
+    def busy(self) -> bool:
+        """Whether it reads, or holds something that is not settled."""
+        return not self.stopped or bool(self._open)
+
     def stop(self) -> None:
         """No more arrivals; what nobody has seen goes back."""
+        self.stopped = True
         self._queue.remove(self)
         unseen, self._arrived = self._arrived, []
         self.put_back(unseen)
@@ -172,7 +179,7 @@ class LocalTransport:
             return ()
 
     async def _wait_for_room(self) -> None:
-        while self._topology.full:
+        while self._topology.full and not self._closed:
             self._room.clear()
             try:
                 async with asyncio.timeout(self._patience_s):
@@ -184,10 +191,15 @@ class LocalTransport:
         if not full:
             self._room.set()
 
-    async def consume(self, queue: str, *, ahead: int = 0, exclusive: bool = False) -> AsyncIterator[list[Delivery]]:
+    async def consume(
+        self, queue: str, *, ahead: int = 0, exclusive: bool = False
+    ) -> AsyncGenerator[list[Delivery], None]:
+        if self._closed:
+            return
         found = self._topology.queues.get(queue)
         if found is None:
             raise NoSuchQueue(f"no queue {queue!r}")
+        self._readers = {reader for reader in self._readers if reader.busy}
         reader = _Reader(found, ahead, exclusive=exclusive)
         try:
             found.add(reader)
@@ -202,7 +214,7 @@ class LocalTransport:
                     yield deliveries
                 if reader.gone:
                     raise NoSuchQueue(f"queue {queue!r} was deleted")
-                if self._closed:
+                if reader.stopped:
                     return
         finally:
             reader.stop()

@@ -72,7 +72,8 @@ def queue_declare(channel: Channel, method: commands.Queue.Declare) -> None:
     channel.last_queue = queue.name
     # The depth of a queue is its reader's business: an account that may only look is told nothing.
     counts = (len(queue.ready), len(queue.consumers)) if connection.may("read", "queue", queue.name) else (0, 0)
-    _answer(channel, method, commands.Queue.DeclareOk(queue.name, *counts))
+    if not method.nowait:
+        channel.connection.send(frames.declare_ok(channel.number, queue.name, *counts))
 
 
 def _declared(channel: Channel, name: str, method: commands.Queue.Declare) -> Queue:

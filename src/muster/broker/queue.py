@@ -61,6 +61,8 @@ class Queue:
     def put_back(self, entries: Sequence[Entry]) -> None:
         """Ready again, marked as delivered before, in the old order."""
         if self.deleted:
+            for entry in entries:
+                self._forget(entry, kept=False)
             return
         for entry in entries:
             entry.redelivered = True
@@ -72,8 +74,6 @@ class Queue:
 
     def settle(self, entry: Entry, *, kept: bool = True) -> None:
         """Done with it: acknowledged (`kept`) or thrown away."""
-        if self.deleted:
-            return  # settled when the queue went
         self._forget(entry, kept)
 
     def _forget(self, entry: Entry, kept: bool) -> None:

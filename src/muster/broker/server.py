@@ -9,11 +9,11 @@ from __future__ import annotations
 import asyncio
 import logging
 import ssl as tls
+from collections import Counter
 from collections.abc import Awaitable, Callable, Iterable
 
 from muster.broker import faults
 from muster.broker.connection import Connection
-from muster.broker.handshake import Stage
 from muster.broker.limits import Limits
 from muster.broker.permissions import Allows, allows
 from muster.broker.topology import Topology
@@ -37,6 +37,7 @@ class Broker:
         self.topology.pressure_changed.add(self._pressure_changed)
         self._handshaking: dict[Connection, None] = {}  # oldest first
         self._open: set[Connection] = set()
+        self._per_account: Counter[str] = Counter()
         self._gone = asyncio.Event()
         self._server: asyncio.Server | None = None
 
@@ -101,13 +102,20 @@ class Broker:
         self._handshaking[connection] = None
 
     def welcome(self, connection: Connection) -> None:
+        """It has logged in; 530 when its account has too many open."""
+        if self._per_account[connection.username] >= self.limits.connections_per_account:
+            raise faults.ConnectionFault(530, "NOT_ALLOWED - connection limit of this account is reached")
         self._handshaking.pop(connection, None)
-        if connection.stage is Stage.OPEN:
-            self._open.add(connection)
+        self._open.add(connection)
+        self._per_account[connection.username] += 1
 
     def forget(self, connection: Connection) -> None:
         self._handshaking.pop(connection, None)
-        self._open.discard(connection)
+        if connection in self._open:
+            self._open.remove(connection)
+            self._per_account[connection.username] -= 1
+            if not self._per_account[connection.username]:
+                del self._per_account[connection.username]
         self._gone.set()
 
     def _pressure_changed(self, full: bool) -> None:

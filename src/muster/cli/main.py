@@ -46,3 +46,7 @@ class LazyGroup(click.Group):
 @click.group(cls=LazyGroup, context_settings={"help_option_names": ["-h", "--help"]})
 def muster() -> None:
     """Run Python functions on a site's computers, through a service you host yourself."""
+
+
+if __name__ == "__main__":
+    muster()

@@ -60,13 +60,13 @@ class Keys:
         if value is None:
             return default
         if isinstance(value, bool) or not isinstance(value, (int, float)):
-            raise self.wrong(name, f"it must be a number, as in {name}: {default:g}", value=value)
+            raise self.wrong(name, f"it must be a number, as in {name}: {max(default, least):g}", value=value)
         if not least <= value <= most:
             limits = f"at least {least:g}" if most == float("inf") else f"from {least:g} to {most:g}"
             raise self.wrong(name, f"it must be {limits}", value=value)
         return value
 
-    def whole(self, name: str, default: int, *, least: int, most: int = 2**31) -> int:
+    def whole(self, name: str, default: int, *, least: int, most: float = float("inf")) -> int:
         value = self.number(name, default, least=least, most=most)
         if not isinstance(value, int):
             raise self.wrong(name, f"it must be a whole number, as in {name}: {default}", value=value)

@@ -33,14 +33,16 @@ class EarlyLog:
             self._file = -1
 
 
-def to_file(path: Path, *, debug: bool) -> None:
-    """Log to `path` from now on, and send there whatever writes to standard output and error."""
+def to_file(path: Path, *, debug: bool, everything: bool = True) -> None:
+    """Log to `path` from now on; `everything` sends there whatever writes to standard output and error, too."""
     path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
     handler = RotatingFileHandler(path, maxBytes=LIMIT_BYTES, backupCount=1, encoding="utf-8")
     handler.setFormatter(logging.Formatter(_FORMAT))
     root = logging.getLogger()
     root.addHandler(handler)
     set_level(debug=debug)
+    if not everything:
+        return
     file = os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CLOEXEC)
     sys.stdout.flush()
     sys.stderr.flush()

@@ -21,7 +21,7 @@ from pathlib import Path
 from typing import Any
 
 from muster.config import Document, read_document
-from muster.endpoint.values import seen, written
+from muster.endpoint.values import Value, seen, written
 from muster.errors import ConfigInvalid
 
 _LITERAL = re.compile(r"[A-Za-z0-9_/.](?:[A-Za-z0-9_/.@+%=,-]|:(?=[A-Za-z0-9_/.]))*")
@@ -129,6 +129,14 @@ class Literal(str):
 
     def __new__(cls, text: object = "") -> str:  # type: ignore[misc]
         return str(text)
+
+    __hash__ = str.__hash__
+
+    def __eq__(self, other: object) -> bool:
+        return other == str(self) if isinstance(other, Value) else str.__eq__(self, other)
+
+    def __ne__(self, other: object) -> bool:
+        return not self == other
 
 
 def literal(text: str) -> Literal:

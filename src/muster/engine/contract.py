@@ -40,4 +40,4 @@ class Engine(Protocol):
         """How many more tasks it makes sense to hand over now: backlog bound, so a crash can lose little."""
 
     async def stop(self) -> None:
-        """Stop the workers and whatever they started, within seconds. Tasks without a result get one (WorkerLost)."""
+        """Stop the workers and whatever they started, within seconds. Tasks without a result get one (WorkerLost). Again: nothing."""

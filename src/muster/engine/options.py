@@ -5,7 +5,8 @@ from __future__ import annotations
 import difflib
 import os
 from collections.abc import Collection, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Any
 
 from muster.errors import ConfigInvalid
@@ -51,6 +52,12 @@ class CommonOptions:
             submitter=os.environ.get("MUSTER_SUBMITTER"),
         )
         return cls(task, _timeout_s(task_timeout_s))
+
+    def at(self, workdir: Path) -> CommonOptions:
+        """The same, with the tasks' directory below the engine's when it was given as a relative path."""
+        if self.task.working_dir is None:
+            return self
+        return replace(self, task=replace(self.task, working_dir=str((workdir / self.task.working_dir).resolve())))
 
 
 def _timeout_s(configured: float | None) -> float | None:

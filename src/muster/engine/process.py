@@ -73,6 +73,7 @@ class ProcessEngine:
         """Start every worker; returns before they are ready, so that calls can come meanwhile."""
         self._workdir = workdir / "workers"
         self._workdir.mkdir(mode=0o700, parents=True, exist_ok=True)
+        self._common = self._common.at(workdir)
         self._outlet = Outlet(deliver)
         self._loop = asyncio.get_running_loop()
         for seat in self._seats:
@@ -108,6 +109,8 @@ class ProcessEngine:
 
     async def stop(self) -> None:
         """End every worker and what it started; calls without a result get WorkerLost."""
+        if self._stopped:
+            return
         self._stopped = True
         for timer in (*self._timers, self._ticking):
             if timer is not None:

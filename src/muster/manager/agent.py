@@ -11,13 +11,14 @@ import logging
 import signal
 import socket
 import sys
+from pathlib import Path
 from typing import Any
 from uuid import UUID
 
-from muster.errors import MusterError, Outage
+from muster.config import read_manager
+from muster.errors import MusterError, NotPermitted, Outage
 from muster.manager.children import Children
-from muster.manager.configuration import Configuration, read_configuration
-from muster.manager.registration import register
+from muster.manager.registration import CONFIG, register
 from muster.manager.rootlink import Hello, RootLink, Site, receive_hello
 from muster.manager.starts import Starts
 from muster.rest import Rest
@@ -26,48 +27,158 @@ from muster.transport.contract import Outgoing
 from muster.wire import topology
 from muster.wire.bundle import VERSION
 from muster.wire.envelope import StatusReport, encode
-from muster.wire.rest import Registered
 
 log = logging.getLogger(__name__)
 
 _LAST_WORDS_S = 8
-_LONGEST_PAUSE_S = 30.0
+_PAUSE_S = 1.0
 _MOST_EXITS = 500  # in one report
+_AHEAD = 100  # commands in hand
 
 
 class Agent:
     """One run, from hello to the last heartbeat."""
 
-    def __init__(self, link: socket.socket, hello: Hello, site: Site, configuration: Configuration) -> None:
+    def __init__(self, link: socket.socket, hello: Hello, site: Site, period_s: float) -> None:
         self._hello, self._site = hello, site
         self._endpoint = UUID(hello.endpoint_id)
-        self._period_s = configuration.heartbeat_period
+        self._period_s = period_s
         self._root = RootLink(link)
         self._children = Children(hello.running)
         self._rest = Rest()
-        self._transport = AmqpTransport(self._url, label=f"manager {hello.name}")
-        self._registered: Registered | None = None
+        self._transport: AmqpTransport | None = None
         self._exits: list[dict[str, Any]] = []
         self._beat_now = asyncio.Event()
-        self._starts: set[asyncio.Task[None]] = set()
+        self._starts = Starts(self._root, self._children, self._report)
+        self._taken: set[asyncio.Task[None]] = set()
+        self._commands: asyncio.Task[None] | None = None
+        self._replaced = False
 
     async def run(self) -> None:
-        """Serve until the monitor says stop or is gone; what could not be told stays on disk for the next agent."""
-        for name in self._children.lost:
-            self._report({"endpoint_id": name.rpartition(".")[2], "code": "EXITED", "public": "the manager stopped"})
-        await self._connect()
+        """Serve until the monitor says so, or is gone."""
+        asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, self._replace)
+        for fact in self._children.lost():
+            self._report(fact)
+        async with asyncio.TaskGroup() as group:
+            serving = group.create_task(self._serve())
+            await self._hear()
+            serving.cancel()
+        await self._leave()
+
+    def _replace(self) -> None:
+        """Another agent follows at once: the service need not hear of it."""
+        self._replaced = True
+        self._root.hang_up()
+
+    async def _serve(self) -> None:
+        transport = await self._connected()
         log.info("========== Endpoint Manager begins: %s", self._endpoint)
         log.info("        >>> Multi-User Endpoint ID: %s <<<", self._endpoint)
-        commands = asyncio.create_task(self._commands(), name="commands")
-        beats = asyncio.create_task(self._heartbeats(), name="heartbeats")
-        events = asyncio.create_task(self._events(commands), name="events")
+        async with asyncio.TaskGroup() as group:
+            group.create_task(self._heartbeats(transport))
+            self._commands = group.create_task(self._take_commands(transport))
+
+    async def _connected(self) -> AmqpTransport:
+        """Waits for a service that is away for as long as that takes."""
+        while True:
+            transport = AmqpTransport(self._url, label=f"manager {self._hello.name}")
+            try:
+                await transport.open()
+            except Outage as why:
+                log.warning("Waiting for the service: %s", why)
+                await asyncio.sleep(_PAUSE_S)
+            else:
+                self._transport = transport
+                return transport
+
+    async def _url(self) -> str:
+        """Registers again at every connect: a service that was restarted knows us, and the credentials are fresh."""
+        registered = await asyncio.to_thread(register, self._rest, self._hello, self._site)
+        if registered.command_queue_info is None:
+            raise NotPermitted(why="the service registered something else than a manager")
+        self._beat_now.set()
+        return registered.command_queue_info.connection_url
+
+    async def _take_commands(self, transport: AmqpTransport) -> None:
+        async for deliveries in transport.consume(topology.commands_queue(self._endpoint), ahead=_AHEAD):
+            for delivery in deliveries:
+                task = asyncio.create_task(self._starts.take(delivery))
+                self._taken.add(task)
+                task.add_done_callback(self._done)
+
+    def _done(self, task: asyncio.Task[None]) -> None:
+        self._taken.discard(task)
+        if not task.cancelled() and (why := task.exception()):
+            log.error("A start command could not be handled; the service will repeat it", exc_info=why)
+
+    async def _heartbeats(self, transport: AmqpTransport) -> None:
+        """Every period, and at once when a user endpoint ended."""
+        while True:
+            self._beat_now.clear()
+            try:
+                await self._beat(transport, self._period_s)
+            except Outage as why:
+                log.warning("A heartbeat could not be sent, its news stay with us: %s", why)
+                await asyncio.sleep(_PAUSE_S)
+                continue
+            try:
+                async with asyncio.timeout(0 if self._exits else self._period_s):
+                    await self._beat_now.wait()
+            except TimeoutError:
+                continue
+
+    async def _beat(self, transport: AmqpTransport, period_s: float) -> None:
+        exits = self._exits[:_MOST_EXITS]
+        state = {"heartbeat_period": period_s, "bundles": VERSION, **({"exits": exits} if exits else {})}
+        body = encode(StatusReport(endpoint_id=str(self._endpoint), global_state=state))
+        await transport.publish([Outgoing(topology.HEARTBEATS, topology.heartbeats_key(self._endpoint), body)])
+        del self._exits[: len(exits)]
+        self._children.told(exits)
+
+    def _report(self, fact: dict[str, Any]) -> None:
+        self._exits.append(fact)
+        self._beat_now.set()
+
+    async def _hear(self) -> None:
+        async for said in self._root.events():
+            if said.event == "exited":
+                self._report(self._children.ended(said.name, said.status))
+            elif said.event == "stopping" and self._commands is not None:
+                self._commands.cancel()
+            elif said.event == "last":
+                return
+
+    async def _leave(self) -> None:
+        """The last words: our user endpoints' ends, and that we go, unless we are only replaced."""
+        transport = self._transport
+        if transport is None:
+            return
         try:
-            await asyncio.wait([commands, beats], return_when=asyncio.FIRST_EXCEPTION) if False else None
-            done, _ = await asyncio.wait([events, beats], return_when=asyncio.FIRST_COMPLETED)
-            for task in done:
-                task.result()
-        finally:
-            for task in (commands, beats, events):
-                task.cancel()
-            await asyncio.wait([commands, beats, events])
-            await self._say_goodbye()
+            async with asyncio.timeout(_LAST_WORDS_S):
+                await self._beat(transport, self._period_s if self._replaced else 0)
+                await transport.close()
+        except (Outage, TimeoutError) as why:
+            log.warning("The service could not be told that the manager stops: %r", why)
+
+
+async def serve(link: socket.socket) -> None:
+    hello, site = receive_hello(link)
+    configuration = read_manager(site.config, file=CONFIG, directory=Path())
+    await Agent(link, hello, site, configuration.heartbeat_period).run()
+
+
+def main() -> None:
+    options = argparse.ArgumentParser()
+    options.add_argument("--link-fd", type=int, required=True)
+    logging.basicConfig(level=logging.INFO, format="%(levelname)s %(message)s", stream=sys.stderr)
+    logging.getLogger("pika").setLevel(logging.WARNING)
+    try:
+        asyncio.run(serve(socket.socket(fileno=options.parse_args().link_fd)))
+    except* MusterError as group:
+        for why in group.exceptions:
+            log.error("The agent cannot go on: %s", why)
+        sys.exit(1)
+
+
+if __name__ == "__main__":
+    main()

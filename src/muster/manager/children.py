@@ -61,8 +61,20 @@ class Children:
         before = _load()
         self._since_s = {name: before.get(name, time.time()) for name in running}
         self._early: dict[str, EarlyLog] = {}
-        self.lost = [name for name in before if name not in self._since_s]
+        self._untold = {name: since_s for name, since_s in before.items() if name not in self._since_s}
         self._save()
+
+    def lost(self) -> list[dict[str, Any]]:
+        """Those that ended while no agent listened; kept on disk until the service was told."""
+        return [exit_fact(name, "EXITED", "it stopped") for name in self._untold]
+
+    def told(self, facts: list[dict[str, Any]]) -> None:
+        """The service knows of these now."""
+        ids = {fact["endpoint_id"] for fact in facts}
+        untold = {name: at_s for name, at_s in self._untold.items() if name.rpartition(".")[2] not in ids}
+        if untold != self._untold:
+            self._untold = untold
+            self._save()
 
     def started(self, name: str, early: EarlyLog) -> None:
         self._since_s[name] = time.time()
@@ -71,7 +83,8 @@ class Children:
 
     def ended(self, name: str, status: int) -> dict[str, Any]:
         """What the service is told of it."""
-        lived_s = time.time() - self._since_s.pop(name, 0.0)
+        since_s = self._since_s.pop(name, 0.0)
+        lived_s, self._untold[name] = time.time() - since_s, since_s
         early = self._early.pop(name, None)
         self._save()
         why = early.last_line() if early else ""
@@ -87,7 +100,7 @@ class Children:
     def _save(self) -> None:
         fresh = _FILE.with_suffix(".new")
         try:
-            fresh.write_text(json.dumps(self._since_s))
+            fresh.write_text(json.dumps(self._untold | self._since_s))
             fresh.replace(_FILE)
         except OSError as why:
             log.warning("The list of user endpoints cannot be written: %s", why)

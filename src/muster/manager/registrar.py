@@ -9,10 +9,11 @@ from __future__ import annotations
 import argparse
 import socket
 import sys
+from pathlib import Path
 
+from muster.config import read_manager
 from muster.errors import ConfigInvalid, LoginNeeded, MusterError, NotPermitted, Outage, Refusal, Unauthenticated
-from muster.manager.configuration import read_configuration
-from muster.manager.registration import known, register
+from muster.manager.registration import CONFIG, known, register
 from muster.manager.rootlink import Hello, Site, receive_hello
 from muster.rest import Rest
 
@@ -36,7 +37,8 @@ def main() -> None:
 
 
 def _introduce(hello: Hello, site: Site) -> str:
-    read_configuration(site.config)
+    for warning in read_manager(site.config, file=CONFIG, directory=Path()).warnings:
+        print(f"Warning: {warning}", file=sys.stderr, flush=True)  # noqa: T201 -- the terminal is its job
     rest = Rest()
     try:
         owners = _owners(rest)

@@ -6,22 +6,25 @@ import getpass
 import json
 import platform
 import socket
+from pathlib import Path
 from typing import Any
+from uuid import UUID
 
 import muster
+from muster.config import ManagerConfig, read_manager
 from muster.errors import ConfigInvalid, NotFound
-from muster.manager.configuration import Configuration, read_configuration
 from muster.manager.rootlink import Hello, Site
 from muster.rest import Rest
 from muster.wire.bundle import VERSION
 from muster.wire.rest import MusterPart, Registered, Registration
 
+CONFIG = "config.yaml"
 _SCHEMA = "user_config_schema.json"
 
 
 def register(rest: Rest, hello: Hello, site: Site, *, new_seal_key: bool = False) -> Registered:
     """Make this manager known, or known again. Safe to repeat once it has an id."""
-    body = document(hello, site, read_configuration(site.config), new_seal_key=new_seal_key)
+    body = document(hello, site, read_manager(site.config, file=CONFIG, directory=Path()), new_seal_key=new_seal_key)
     if hello.endpoint_id:
         return rest.call("PUT", f"/v3/endpoints/{hello.endpoint_id}", body, Registered, repeatable=not new_seal_key)
     return rest.call("POST", "/v3/endpoints", body, Registered)
@@ -36,17 +39,18 @@ def known(rest: Rest, endpoint_id: str) -> bool:
     return True
 
 
-def document(hello: Hello, site: Site, configuration: Configuration, *, new_seal_key: bool) -> Registration:
+def document(hello: Hello, site: Site, configuration: ManagerConfig, *, new_seal_key: bool) -> Registration:
+    allowed = configuration.allowed_functions
     return Registration(
         endpoint_name=hello.name,
         multi_user=hello.privileged,
         public=configuration.public,
         high_assurance=configuration.high_assurance,
         display_name=configuration.display_name,
-        allowed_functions=configuration.allowed_functions,
-        authentication_policy=configuration.authentication_policy,
-        subscription_uuid=configuration.subscription_id,
-        admins=configuration.admins,
+        allowed_functions=None if allowed is None else [str(function) for function in allowed],
+        authentication_policy=_text(configuration.authentication_policy),
+        subscription_uuid=_text(configuration.subscription_id),
+        admins=[str(admin) for admin in configuration.admins] or None,
         metadata=_metadata(site),
         muster=MusterPart(version=muster.__version__, kind="manager", bundles=VERSION, new_seal_key=new_seal_key),
     )
@@ -66,3 +70,7 @@ def _metadata(site: Site) -> dict[str, Any]:
         "user_config_template": site.template,
         "user_config_schema": schema,
     }
+
+
+def _text(id_: UUID | None) -> str | None:
+    return None if id_ is None else str(id_)

@@ -98,6 +98,10 @@ class RootLink:
         """Have the user endpoint of this order started; the code says how it went."""
         return await self._ask("start", seal + order, [payload, log])
 
+    def hang_up(self) -> None:
+        """No more events: whoever reads them comes to the end."""
+        self._events.put_nowait(None)
+
     async def events(self) -> AsyncIterator[Said]:
         """What the monitor tells by itself; ends when the monitor is gone."""
         while (said := await self._events.get()) is not None:

@@ -45,6 +45,28 @@ class Lost(ConnectionError):
     """The request went out and no answer came: it may or may not have been carried out."""
 
 
+class _Line:
+    """One thread's connection; closed when the thread or the client is gone."""
+
+    def __init__(self, connection: http.client.HTTPConnection) -> None:
+        self.connection = connection
+        self.pid = os.getpid()
+        self.used_at_s = time.monotonic()
+
+    def __del__(self) -> None:
+        self.connection.close()
+
+    def still_good(self) -> bool:
+        """A server that closed while we were quiet has made the socket readable; asking first saves a lost request."""
+        if self.pid != os.getpid() or time.monotonic() - self.used_at_s > IDLE_LIMIT_S:
+            return False
+        if self.connection.sock is None:
+            return False
+        poll = select.poll()  # select() cannot watch descriptors over 1023
+        poll.register(self.connection.sock, select.POLLIN)
+        return not poll.poll(0)
+
+
 class Http:
     """One origin. Safe to use from many threads, and after a fork."""
 
@@ -58,50 +80,39 @@ class Http:
 
     def send(self, method: str, path: str, body: bytes | None, headers: Mapping[str, str]) -> Answer:
         """One request, one answer; NotSent or Lost when there is none."""
-        connection = self._connection()
+        line = self._line()
         try:
-            connection.request(method, self._target(path), body, dict(headers))
-            response = connection.getresponse()
+            line.connection.request(method, self._target(path), body, dict(headers))
+            response = line.connection.getresponse()
             data = response.read()
         except (OSError, http.client.HTTPException) as problem:
             self.close()
             raise Lost(_reason(problem)) from problem
-        self._mine.used_at_s = time.monotonic()
+        line.used_at_s = time.monotonic()
         if response.will_close:
             self.close()
         return Answer(response.status, data, response.headers)
 
     def close(self) -> None:
         """Close this thread's connection; the next request opens another."""
-        connection = getattr(self._mine, "connection", None)
-        self._mine.connection = None
-        if connection is not None:
-            connection.close()
+        line: _Line | None = getattr(self._mine, "line", None)
+        self._mine.line = None
+        if line is not None:
+            line.connection.close()
 
-    def _connection(self) -> http.client.HTTPConnection:
-        connection: http.client.HTTPConnection | None = getattr(self._mine, "connection", None)
-        if connection is not None and self._still_good(connection):
-            return connection
+    def _line(self) -> _Line:
+        line: _Line | None = getattr(self._mine, "line", None)
+        if line is not None and line.still_good():
+            return line
         self.close()
-        connection = self._new()
+        line = _Line(self._new())
         try:
-            connection.connect()
+            line.connection.connect()
         except (OSError, http.client.HTTPException) as problem:
-            connection.close()
             raise NotSent(_reason(problem)) from problem
-        connection.sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-        self._mine.connection, self._mine.pid, self._mine.used_at_s = connection, os.getpid(), time.monotonic()
-        return connection
-
-    def _still_good(self, connection: http.client.HTTPConnection) -> bool:
-        """A server that closed while we were quiet has made the socket readable; asking first saves a lost request."""
-        if self._mine.pid != os.getpid() or time.monotonic() - self._mine.used_at_s > IDLE_LIMIT_S:
-            return False
-        if connection.sock is None:
-            return False
-        poll = select.poll()  # select() cannot watch descriptors over 1023
-        poll.register(connection.sock, select.POLLIN)
-        return not poll.poll(0)
+        line.connection.sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        self._mine.line = line
+        return line
 
     def _new(self) -> http.client.HTTPConnection:
         host, port = self._parts.hostname or "", self._parts.port

@@ -82,6 +82,8 @@ def post_form(http: Http, path: str, form: Mapping[str, str], basic: tuple[str, 
             if answer.status not in {429, 503} or tried == TRIES - 1:
                 return answer
             asked_s = answer.retry_after_s
+        finally:
+            http.close()  # the next one is an hour away
         time.sleep(min(10.0, asked_s or 0.25 * 2**tried))
     raise AssertionError("the last try returns or raises")
 

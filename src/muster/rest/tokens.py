@@ -77,11 +77,13 @@ class StoredTokens:
 
     def _renewed(self, resource_server: str, force: bool) -> KeptToken:
         """Under the lock: another process may have renewed it while we waited."""
+        before = self._held(resource_server)
         self._last = self._file.read(self.url)
         kept = self._held(resource_server)
         if self._last is None or kept is None:
             raise LoginNeeded(why=f"there is no token for {self.url}")
-        if not _stale(kept, force):
+        replaced = before is not None and before.access_token != kept.access_token  # then it is not the refused one
+        if not _stale(kept, force and not replaced):
             return kept
         if kept.refresh_token is None:
             raise LoginNeeded(why="your token has ended and cannot be renewed")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+import weakref
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 from uuid import UUID
@@ -48,6 +49,7 @@ class Client(EndpointMethods):
         self.functions = Functions(self._register_packed)
         self._readers: dict[int | None, ResultsReader] = {}
         self._lock = threading.Lock()
+        weakref.finalize(self, self.rest.close)
         if do_version_check:
             self.version_check()
 
@@ -63,6 +65,10 @@ class Client(EndpointMethods):
     def log_in(self) -> None:
         """Have a token, or know why not, before threads need one that could ask nobody."""
         with_login(self.rest, lambda: self.rest.tokens.token(COMPUTE_SERVER))
+
+    def close(self) -> None:
+        """Close this thread's connection; the next call opens another."""
+        self.rest.close()
 
     def logout(self) -> bool:
         """Revoke and forget the tokens of this service; False when there were none."""

@@ -5,12 +5,13 @@
 from __future__ import annotations
 
 from io import BytesIO
+from threading import RLock
 from types import FunctionType
 from typing import Any
 
 import dill
 
-from muster.serialize.pickling import PROTOCOL, is_local, reduce_shell
+from muster.serialize.pickling import PROTOCOL, is_local, reduce_shell, travelled
 
 
 class _ByValue(dill.Pickler):  # type: ignore[misc] # dill has no types
@@ -20,14 +21,24 @@ class _ByValue(dill.Pickler):  # type: ignore[misc] # dill has no types
         super().__init__(out, PROTOCOL, byref=False, recurse=recurse)
         self._copies: dict[int, FunctionType] = {}
         self._kept: list[FunctionType] = []  # ids stay unique only while the objects live
+        self.renamed: dict[type, str] = {}
 
     def save(self, obj: Any, save_persistent_id: bool = True) -> None:
         if type(obj) is FunctionType and obj.__module__ != "__main__" and is_local(obj):
             obj = self._copy(obj)
+        elif isinstance(obj, type) and id(obj) not in self.memo and is_local(obj):
+            self._rename(obj)
         elif type(obj).__module__ == "muster.serialize.shell" and id(obj) not in self.memo:
             self.save_reduce(*reduce_shell(obj), obj=obj)
             return
         super().save(obj, save_persistent_id)
+
+    def _rename(self, kind: type) -> None:
+        """Dill writes a class by value exactly when it says that it is from `__main__`."""
+        if kind.__module__ != "__main__":
+            self.renamed[kind] = kind.__module__
+            kind.__module__ = "__main__"
+        travelled[kind.__qualname__] = kind
 
     def _copy(self, function: FunctionType) -> FunctionType:
         copy = self._copies.get(id(function))
@@ -50,7 +61,7 @@ class _ByValue(dill.Pickler):  # type: ignore[misc] # dill has no types
 
 
 def dumps(value: Any) -> bytes:
-    """A pickle by value where needed, with the globals a function uses; without them when those cannot be pickled."""
+    """A pickle by value where needed: with the globals that functions use, or without if those cannot be pickled."""
     try:
         return _dumps(value, recurse=True)
     except Exception:  # noqa: BLE001 - a global that cannot be pickled may not be needed: the plain way decides
@@ -59,5 +70,14 @@ def dumps(value: Any) -> bytes:
 
 def _dumps(value: Any, *, recurse: bool) -> bytes:
     out = BytesIO()
-    _ByValue(out, recurse=recurse).dump(value)
+    with _renaming:
+        pickler = _ByValue(out, recurse=recurse)
+        try:
+            pickler.dump(value)
+        finally:
+            for kind, module in pickler.renamed.items():
+                kind.__module__ = module
     return out.getvalue()
+
+
+_renaming = RLock()

@@ -11,8 +11,10 @@ import sys
 from binascii import a2b_base64, b2a_base64
 from functools import cache
 from io import BytesIO
+from pathlib import Path
 from types import FunctionType
 from typing import Any
+from weakref import WeakValueDictionary
 
 PROTOCOL = 4  # every Python that a peer may run reads it
 _LINE = 76
@@ -52,32 +54,25 @@ def reduce_shell(value: Any) -> Any:
 
 
 def is_local(thing: FunctionType | type) -> bool:
-    """Whether the other side can hardly import this: a class of `__main__`, or a function of no installed module."""
-    module = thing.__module__
-    if module == "__main__":
-        return True
-    return isinstance(thing, FunctionType) and not _installed(module)
-
-
-@cache
-def _roots() -> tuple[str, ...]:
-    import sysconfig
-    from site import getusersitepackages
-
-    paths = sysconfig.get_paths()
-    return (*{paths[name] for name in ("stdlib", "platstdlib", "purelib", "platlib")}, getusersitepackages())
+    """Whether only this process can import it: it stands in `__main__`, or in a module beside the program."""
+    return thing.__module__ == "__main__" or not _installed(thing.__module__)
 
 
 @cache
 def _installed(module: str | None) -> bool:
-    """Whether the module was installed here, so that it can be expected elsewhere too."""
+    """Whether the module can be expected elsewhere too. Those found in the program's own directory cannot."""
     if module is None:
         return False
-    top = module.partition(".")[0]
-    if top in sys.stdlib_module_names or top in sys.builtin_module_names or top in {"muster", "dill"}:
+    if module.partition(".")[0] in sys.stdlib_module_names or module.partition(".")[0] in ("muster", "dill"):
         return True
     file = getattr(sys.modules.get(module), "__file__", None)
-    return file is not None and file.startswith(_roots())
+    if file is None:
+        return False
+    path = Path(file).resolve()
+    levels = module.count(".") + (path.stem == "__init__")
+    program = getattr(sys.modules.get("__main__"), "__file__", None)
+    own = {Path.cwd(), Path(program).resolve().parent} if program else {Path.cwd()}
+    return len(path.parents) <= levels or path.parents[levels] not in own
 
 
 def dumps(value: Any) -> bytes:
@@ -122,9 +117,14 @@ def loads(data: bytes) -> Any:
     return value
 
 
+# Classes that went out by value: what comes back as an instance of such a copy is given the original again.
+travelled: WeakValueDictionary[str, type] = WeakValueDictionary()
+
+
 def _adopt(value: Any) -> None:
     """Give an instance of a class that travelled by value the class of the same name that is defined here."""
-    here = getattr(sys.modules["__main__"], type(value).__name__, None)
+    name = type(value).__qualname__
+    here = travelled.get(name) or getattr(sys.modules["__main__"], name, None)
     if isinstance(here, type):
         try:
             value.__class__ = here

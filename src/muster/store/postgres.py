@@ -36,7 +36,7 @@ SETTINGS = {
     "default_transaction_isolation": "read committed",
 }
 # A cached plan from the time when the tables were empty must not scan them when they are full.
-HOT_SETTINGS = SETTINGS | {"enable_seqscan": "off"}
+HOT_SETTINGS = SETTINGS | {"enable_seqscan": "off", "work_mem": "32MB"}
 
 
 class PostgresDatabase:

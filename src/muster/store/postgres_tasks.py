@@ -1,4 +1,4 @@
-"""The hot statements of PostgreSQL, on the driver: one statement, one round trip, one commit for a list of calls.
+"""The hot statements of PostgreSQL, on the driver: a statement or two and one commit for a list of calls.
 
 Arrays travel as parameters and become rows with `unnest`. Results are written in order of `seq`, so that two writers of
 the same ones wait for each other and never in a circle.
@@ -17,41 +17,49 @@ from muster.model.task import Outcome, Task
 from muster.store.contract import Finished
 from muster.store.rows import distinct, new_ids, pack, pack_names, same_call, to_outcome, to_task
 
-ADD = """
+GIVEN = """
 WITH given AS MATERIALIZED (
-    SELECT * FROM unnest($1::uuid[], $2::uuid[], $3::uuid[], $4::uuid[], $5::uuid[], $6::float8[],
-                         $7::bytea[], $8::bytea[], $9::bytea[]) WITH ORDINALITY
-    AS g (id, grp, owner, endpoint, function, created_at_s, payload, resources, serializers, n)
-), new AS (
-    INSERT INTO task (id, grp, owner, endpoint, function, created_at_s)
-    SELECT id, grp, owner, endpoint, function, created_at_s FROM given ORDER BY n {}
-    RETURNING id, seq
-), waiting AS (
+    SELECT nextval('task_seq_seq') AS seq, g.*
+    FROM unnest($1::uuid[], $2::uuid[], $3::uuid[], $4::uuid[], $5::uuid[], $6::float8[],
+                $7::bytea[], $8::bytea[], $9::bytea[])
+    AS g (id, grp, owner, endpoint, function, created_at_s, payload, resources, serializers)
+)"""
+# Fails as a whole when one of them is there.
+ADD_ALL = (
+    GIVEN  # noqa: S608 - constants, both
+    + """, wide AS (
     INSERT INTO pending (endpoint, seq, payload, resources, serializers)
-    SELECT g.endpoint, new.seq, g.payload, g.resources, g.serializers FROM given AS g JOIN new ON new.id = g.id
+    SELECT endpoint, seq, payload, resources, serializers FROM given
+)
+INSERT INTO task (seq, id, grp, owner, endpoint, function, created_at_s)
+SELECT seq, id, grp, owner, endpoint, function, created_at_s FROM given"""
+)
+ADD_NEW = (
+    GIVEN  # noqa: S608 - constants, both
+    + """, new AS (
+    INSERT INTO task (seq, id, grp, owner, endpoint, function, created_at_s)
+    SELECT seq, id, grp, owner, endpoint, function, created_at_s FROM given
+    ON CONFLICT (id) DO NOTHING RETURNING id, seq
+), wide AS (
+    INSERT INTO pending (endpoint, seq, payload, resources, serializers)
+    SELECT endpoint, seq, payload, resources, serializers FROM given WHERE seq IN (SELECT seq FROM new)
 )
 SELECT id FROM new"""
-ADD_ALL = ADD.format("")  # fails as a whole when one of them is there
-ADD_NEW = ADD.format("ON CONFLICT (id) DO NOTHING")
+)
 KNOWN = "SELECT id, grp, owner, function FROM task WHERE id = ANY($1::uuid[])"
 
+FACTS = "SELECT id, seq, grp, endpoint FROM task WHERE id = ANY($1::uuid[])"
 FINISH = """
-WITH given AS MATERIALIZED (
-    SELECT DISTINCT ON (t.seq) t.seq, t.grp, t.endpoint, g.*
-    FROM unnest($1::uuid[], $2::uuid[], $3::bytea[], $4::bytea[], $5::bytea[], $6::bytea[], $7::int8[], $8::int8[],
-                $9::float8[]) WITH ORDINALITY
-    AS g (id, only_endpoint, data, error_code, error_message, details, started_ns, ended_ns, completed_at_s, n)
-    JOIN task AS t ON t.id = g.id AND (g.only_endpoint IS NULL OR g.only_endpoint = t.endpoint)
-    ORDER BY t.seq, g.n
-), new AS (
+WITH new AS (
     INSERT INTO result (seq, data, error_code, error_message, details, started_ns, ended_ns, completed_at_s)
-    SELECT seq, data, error_code, error_message, details, started_ns, ended_ns, completed_at_s FROM given ORDER BY seq
+    SELECT * FROM unnest($1::int8[], $3::bytea[], $4::bytea[], $5::bytea[], $6::bytea[], $7::int8[], $8::int8[],
+                         $9::float8[])
     ON CONFLICT (seq) DO NOTHING RETURNING seq
 ), gone AS (
-    DELETE FROM pending AS p USING given AS g JOIN new ON new.seq = g.seq
+    DELETE FROM pending AS p USING unnest($1::int8[], $2::uuid[]) AS g (seq, endpoint)
     WHERE p.endpoint = g.endpoint AND p.seq = g.seq
 )
-SELECT g.n, g.grp, g.endpoint FROM given AS g JOIN new ON new.seq = g.seq ORDER BY g.n"""
+SELECT seq FROM new"""
 
 TASKS = """
 SELECT t.id, t.grp, t.owner, t.endpoint, t.function, p.payload, p.resources, p.serializers, t.created_at_s
@@ -104,22 +112,32 @@ def _columns(tasks: Iterable[Task]) -> list[list[Any]]:
 
 
 async def finish(pool: asyncpg.Pool, calls: Sequence[tuple[Sequence[Outcome], UUID | None]]) -> list[list[Finished]]:
-    """What was new, for each call."""
-    given = [(outcome, only, call) for call, (outcomes, only) in enumerate(calls) for outcome in outcomes]
-    now_s = time.time()
-    rows = [_values(outcome, only, now_s) for outcome, only, _ in given]
+    """What was new, for each call. What a task belongs to never changes, so it is looked up before the transaction."""
+    ids = dict.fromkeys(outcome.task for outcomes, _ in calls for outcome in outcomes)
+    facts = {row[0]: row for row in await pool.fetch(FACTS, list(ids))}
+    chosen: dict[int, tuple[Outcome, UUID, UUID, int]] = {}
+    for number, (outcomes, only) in enumerate(calls):
+        for outcome in outcomes:
+            found = facts.get(outcome.task)
+            if found is None or (only is not None and found[3] != only):
+                continue
+            _, seq, group, endpoint = found
+            chosen.setdefault(seq, (outcome, group, endpoint, number))
     answers: list[list[Finished]] = [[] for _ in calls]
-    for n, group, endpoint in await pool.fetch(FINISH, *(list(column) for column in zip(*rows, strict=True))):
-        outcome, _, call = given[n - 1]
-        answers[call].append(Finished(outcome.task, group, endpoint))
+    if not chosen:
+        return answers
+    now_s = time.time()
+    rows = [(seq, chosen[seq][2], *_values(chosen[seq][0], now_s)) for seq in sorted(chosen)]
+    new = {row[0] for row in await pool.fetch(FINISH, *(list(column) for column in zip(*rows, strict=True)))}
+    for seq, (outcome, group, endpoint, number) in chosen.items():
+        if seq in new:
+            answers[number].append(Finished(outcome.task, group, endpoint))
     return answers
 
 
-def _values(outcome: Outcome, only: UUID | None, now_s: float) -> tuple[Any, ...]:
+def _values(outcome: Outcome, now_s: float) -> tuple[Any, ...]:
     code, message = outcome.error or (None, None)
     return (
-        outcome.task,
-        only,
         pack(outcome.data),
         pack(code),
         pack(message),

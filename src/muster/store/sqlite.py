@@ -65,8 +65,11 @@ class SqliteDatabase:
     @classmethod
     async def open(cls, path: str, synchronous: str) -> SqliteDatabase:
         database = cls(path, synchronous)
-        with sqlite_failures():
-            await asyncio.to_thread(database._create)
+        try:
+            with sqlite_failures():
+                await asyncio.to_thread(database._create)
+        except OSError as why:
+            raise StoreOutage(f"SQLite: {why}") from why
         database._writer.start()
         return database
 
@@ -86,6 +89,9 @@ class SqliteDatabase:
         connection.execute(f"PRAGMA synchronous = {self._synchronous}")
         connection.execute("PRAGMA foreign_keys = ON")
         connection.execute("PRAGMA cache_size = -16384")  # KiB: the inner pages of a million tasks
+        connection.execute(
+            "PRAGMA wal_autocheckpoint = 4000"
+        )  # pages: 16 MB, so that hot pages move home once, not often
         connection.execute("PRAGMA temp_store = MEMORY")
         return connection
 

@@ -78,6 +78,7 @@ def finish(raw: sqlite3.Connection, calls: Sequence[tuple[Sequence[Outcome], UUI
     now_s = time.time()
     results: list[tuple[Any, ...]] = []
     gone: list[tuple[bytes, int]] = []
+    uuids: dict[bytes, UUID] = {}  # the same few groups and endpoints, over and over
     answers = []
     for outcomes, only in calls:
         answer = []
@@ -91,7 +92,10 @@ def finish(raw: sqlite3.Connection, calls: Sequence[tuple[Sequence[Outcome], UUI
             _, seq, group, endpoint = row
             results.append((seq, *_values(outcome, now_s)))
             gone.append((endpoint, seq))
-            answer.append(Finished(outcome.task, UUID(bytes=group), UUID(bytes=endpoint)))
+            for id_ in (group, endpoint):
+                if id_ not in uuids:
+                    uuids[id_] = UUID(bytes=id_)
+            answer.append(Finished(outcome.task, uuids[group], uuids[endpoint]))
         answers.append(answer)
     raw.executemany(ADD_RESULT, results)
     raw.executemany(DROP_PENDING, gone)

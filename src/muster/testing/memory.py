@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncGenerator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -155,7 +155,9 @@ class MemoryTransport:
         if missing is not None:
             raise NoSuchQueue(f"no queue for {missing.exchange!r} {missing.routing_key!r}")
 
-    async def consume(self, queue: str, *, ahead: int = 0, exclusive: bool = False) -> AsyncIterator[list[Delivery]]:
+    async def consume(
+        self, queue: str, *, ahead: int = 0, exclusive: bool = False
+    ) -> AsyncGenerator[list[Delivery], None]:
         found = self.shared.queues.get(queue)
         if found is None:
             raise NoSuchQueue(f"no queue {queue!r}")

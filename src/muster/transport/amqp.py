@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import random
-from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from collections.abc import AsyncGenerator, Awaitable, Callable, Sequence
 from typing import TypeVar
 
 from muster.errors import Conflict, MusterError, NoSuchQueue, NotPermitted, Outage, Refusal
@@ -251,7 +251,9 @@ class AmqpTransport:
 
     # -- consuming
 
-    async def consume(self, queue: str, *, ahead: int = 0, exclusive: bool = False) -> AsyncIterator[list[Delivery]]:
+    async def consume(
+        self, queue: str, *, ahead: int = 0, exclusive: bool = False
+    ) -> AsyncGenerator[list[Delivery], None]:
         again = False
         while True:
             reader = await self._subscribed(queue, ahead, exclusive=exclusive, again=again)

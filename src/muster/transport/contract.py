@@ -6,7 +6,7 @@ broker, in process). Both pass tests/contract/test_transport.py.
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncGenerator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
@@ -84,9 +84,11 @@ class Transport(Protocol):
         queue; Outage when the broker cannot be reached within the transport's patience.
         """
 
-    def consume(self, queue: str, *, ahead: int = 0, exclusive: bool = False) -> AsyncIterator[list[Delivery]]:
+    def consume(self, queue: str, *, ahead: int = 0, exclusive: bool = False) -> AsyncGenerator[list[Delivery], None]:
         """What arrives, in lists of whatever queued up meanwhile; survives reconnects. `ahead` bounds how many are
-        unacknowledged (0: no bound). Ends when the transport closes; NoSuchQueue when there is no such queue.
+        unacknowledged (0: no bound). Ends when the transport closes; NoSuchQueue when there is no such queue,
+        Conflict when somebody else reads it exclusively. Ending the iteration gives back what nobody has seen; what
+        was handed out can still be acknowledged, until the transport closes.
         """
 
     async def state(self, queue: str) -> QueueState | None:

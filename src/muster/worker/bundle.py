@@ -13,6 +13,7 @@ import select
 import signal
 import socket
 import time
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -53,7 +54,8 @@ def run(data: bytes) -> bytes:
             keeper.end()
         keeper = _KEEPERS["keeper"] = Keeper(options, Path(logs))
         atexit.register(keeper.end)
-    return pickle.dumps((keeper.details, keeper.run(codes, rows, timeout_s)) if rows else ("", []), 4)
+    answers = keeper.run(codes, rows, timeout_s)
+    return pickle.dumps((keeper.details, answers), 4)
 
 
 class Keeper:
@@ -66,6 +68,7 @@ class Keeper:
         self._child: Child | None = None
         self._frames = Frames()
         self._environment: dict[str, str] = {}
+        self._base = 0  # numbers of calls that were used up
 
     def run(self, codes: dict[int, str], rows: list[Row], timeout_s: float | None) -> list[Answer]:
         """One answer for each row."""
@@ -104,13 +107,11 @@ class Keeper:
             self._base = 0
         child, base = self._child, self._base
         self._base += max(rows) + 1
-        overdue: list[int] = []
+        overdue: list[int] = []  # rows that were ended for their time
         calls = [(base + at + 1, *row) for at, row in rows.items()]
-        try:
+        with suppress(OSError):  # its death is told below
             child.socket.sendall(frame((True, codes, calls)))
             self._collect(child, base, rows, answers, timeout_s, overdue)
-        except OSError:
-            pass  # its death is told below
         if all(at in answers for at in rows):
             return ""
         running = child.running - base - 1

@@ -13,6 +13,7 @@ import pytest
 from muster.model.identity import Identity
 from muster.model.task import Task, TaskGroup
 from muster.store import open_store
+from muster.store.tables import metadata
 from muster.testing.postgres import PrivatePostgres, server_programs
 
 DATABASES = ["sqlite", pytest.param("postgresql", marks=pytest.mark.postgres)]
@@ -45,23 +46,22 @@ async def empty_postgresql_url(postgres):
 
 
 @pytest.fixture(scope="session")
-def migrated(postgres):
-    """The name of a database to copy: migrating each anew would take most of the suite's time."""
+def migrated_url(postgres):
+    """One database for many tests, emptied between them: creating each anew would take most of the suite's time."""
 
     async def migrate() -> None:
         await sql(postgres.url(), "CREATE DATABASE migrated")
         await (await open_store(postgres.url("migrated"))).close()
 
     asyncio.run(migrate())
-    return "migrated"
+    return postgres.url("migrated")
 
 
 @pytest.fixture
-async def postgresql_url(postgres, migrated):
-    name = f"store_{next(_numbers)}"
-    await sql(postgres.url(), f"CREATE DATABASE {name} TEMPLATE {migrated}")
-    yield postgres.url(name)
-    await sql(postgres.url(), f"DROP DATABASE {name} WITH (FORCE)")
+async def postgresql_url(migrated_url):
+    yield migrated_url
+    tables = ", ".join(f'"{table.name}"' for table in metadata.sorted_tables)
+    await sql(migrated_url, f"TRUNCATE {tables} RESTART IDENTITY")
 
 
 @pytest.fixture
@@ -72,6 +72,11 @@ def sqlite_url(tmp_path):
 @pytest.fixture(params=DATABASES)
 def url(request):
     return request.getfixturevalue(f"{request.param}_url")
+
+
+@pytest.fixture(params=DATABASES)
+def empty_url(request):
+    return request.getfixturevalue(f"{request.param}_url".replace("postgresql", "empty_postgresql"))
 
 
 @pytest.fixture

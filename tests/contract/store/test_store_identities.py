@@ -3,6 +3,7 @@ from __future__ import annotations
 import asyncio
 import json
 from dataclasses import replace
+from itertools import pairwise
 from uuid import uuid4
 
 import pytest
@@ -86,8 +87,7 @@ async def test_linking_joins_whole_sets(store):
 
 async def test_racing_links_lose_nobody(store):
     people = [await store.add_identity(Identity(uuid4(), f"harper{n:02}@example.org")) for n in range(12)]
-    pairs = zip(people, people[1:], strict=False)
-    await asyncio.gather(*(store.link_identities(one.id, other.id) for one, other in pairs))
+    await asyncio.gather(*(store.link_identities(one.id, other.id) for one, other in pairwise(people)))
     assert await store.linked_to(people[0].id) == people[1:]
 
 

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import asyncio
 from dataclasses import replace
+from itertools import chain
 from uuid import uuid4
 
 import pytest
@@ -31,7 +32,9 @@ async def test_a_group_belongs_to_who_claimed_it_first(store, harper, alice):
 
 async def test_of_racing_claimants_one_gets_the_group(store):
     id_ = uuid4()
-    ends = await asyncio.gather(*(store.claim_group(TaskGroup(id_, uuid4())) for _ in range(10)), return_exceptions=True)
+    ends = await asyncio.gather(
+        *(store.claim_group(TaskGroup(id_, uuid4())) for _ in range(10)), return_exceptions=True
+    )
     assert sum(isinstance(end, TaskGroup) for end in ends) == 1
     assert sum(isinstance(end, NotPermitted) for end in ends) == 9
 
@@ -115,7 +118,7 @@ async def test_racing_repeats_agree_on_who_was_first(started, job):
     tasks = job.tasks(20)
     halves = [tasks[n:] + tasks[:n] for n in range(20)]
     added = await asyncio.gather(*(started.add_tasks(half) for half in halves))
-    assert sorted(sum(added, [])) == sorted(ids(tasks))
+    assert sorted(chain(*added)) == sorted(ids(tasks))
     assert len(await started.unfinished(job.endpoint)) == 20
 
 
@@ -199,7 +202,7 @@ async def test_racing_results_are_new_once(started, job):
     tasks = job.tasks(50)
     await started.add_tasks(tasks)
     calls = [started.finish([outcome(task, data=f"from {n}") for task in tasks[:: 1 - 2 * (n % 2)]]) for n in range(10)]
-    finished = sum(await asyncio.gather(*calls), [])
+    finished = list(chain(*await asyncio.gather(*calls)))
     assert sorted(one.task for one in finished) == sorted(ids(tasks))
     assert await started.unfinished(job.endpoint) == []
 
@@ -211,7 +214,7 @@ async def test_work_and_results_that_cross_lose_nothing(started, job):
         assert await started.add_tasks(batch) == ids(batch)
         return await started.finish([outcome(task) for task in batch], job.endpoint)
 
-    finished = sum(await asyncio.gather(*map(through, batches)), [])
+    finished = list(chain(*await asyncio.gather(*map(through, batches))))
     assert sorted(one.task for one in finished) == sorted(task.id for batch in batches for task in batch)
     assert await started.endpoints_with_unfinished() == []
     assert (await started.load())["unfinished"] == 0

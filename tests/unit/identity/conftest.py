@@ -12,7 +12,7 @@ import threading
 from collections.abc import Coroutine, Iterator
 from html import unescape
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, Self, TypeVar
 from urllib.parse import parse_qs, urlencode, urlsplit
 
 import httpx2
@@ -46,7 +46,7 @@ class Site:
         self._ready, self._stop = threading.Event(), asyncio.Event()
         self._thread = threading.Thread(target=self._loop.run_until_complete, args=[self._serve()])
 
-    def __enter__(self) -> Site:
+    def __enter__(self) -> Self:
         self._thread.start()
         assert self._ready.wait(30)
         return self
@@ -67,8 +67,6 @@ class Site:
         self.robot = await self.people.add_client("robot")
         server = uvicorn.Server(uvicorn.Config(Starlette(routes=self.authority.routes()), log_level="warning"))
         serving = asyncio.ensure_future(server.serve([self._socket]))
-        while not server.started:
-            await asyncio.sleep(0.01)
         self._ready.set()
         await self._stop.wait()
         server.should_exit = True

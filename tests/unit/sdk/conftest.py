@@ -44,14 +44,14 @@ class Stage:
         self.silent = False  # results reach the task documents and no queue
         self.held: threading.Event | None = None  # submits wait for it
         self.loop = asyncio.new_event_loop()
-        self.thread = threading.Thread(target=self.loop.run_forever)
+        self.thread = threading.Thread(target=self.loop.run_forever, daemon=True)
         self.thread.start()
         self.broker: Broker
         self.do(self._start())
         handler = type("Handler", (_Handler,), {"stage": self})
         self.server = ThreadingHTTPServer(("127.0.0.1", 0), handler)
         self.server.daemon_threads = True
-        self.serving = threading.Thread(target=self.server.serve_forever, kwargs={"poll_interval": 0.01})
+        self.serving = threading.Thread(target=self.server.serve_forever, kwargs={"poll_interval": 0.01}, daemon=True)
         self.serving.start()
 
     @property
@@ -95,7 +95,7 @@ class Stage:
         self.do(self.transport.publish([message]))
 
     def submit(self, document: dict) -> dict[str, object]:
-        group = document["task_group_id"]
+        group = document.get("task_group_id") or str(uuid4())
         self.submissions.append(document)
         if group not in self.groups:
             self.groups[group] = []
@@ -108,7 +108,12 @@ class Stage:
                     items.append(self.run(task_id, function, payload))
         if items and not self.silent:
             self.publish(group, items)
-        return {"request_id": str(uuid4()), "task_group_id": group, "endpoint_id": str(uuid4()), "tasks": document["task_ids"]}
+        return {
+            "request_id": str(uuid4()),
+            "task_group_id": group,
+            "endpoint_id": str(uuid4()),
+            "tasks": document["task_ids"],
+        }
 
     def run(self, task_id: str, function: str, payload: str) -> ResultItem:
         self.runs[task_id] += 1
@@ -118,7 +123,7 @@ class Stage:
             data = self.serializer.serialize(called(*args, **kwargs))
             self.documents[task_id] = {"status": "success", "result": data, "completion_t": "1.0"}
             return ResultItem(task=key_of(task_id), data=data)
-        except Exception:
+        except Exception:  # noqa: BLE001 - whatever the task raises is its outcome
             trace = traceback.format_exc()
             self.documents[task_id] = {"status": "failed", "exception": trace, "completion_t": "1.0"}
             return ResultItem(key_of(task_id), trace, "RemoteExecutionError", "it raised")
@@ -157,7 +162,7 @@ class _Handler(BaseHTTPRequestHandler):
             function_id = str(uuid4())
             code = document["function_code"]
             inner = f"st\n{name}:{code}"
-            stage.functions[function_id] = code if document["serialized"] else pack([inner])
+            stage.functions[function_id] = code if document.get("serialized", True) else pack([inner])
             return self.answer(200, {"function_uuid": function_id})
         if self.path == "/v2/batch_status":
             found = {t: {"task_id": t, **stage.documents[t]} for t in document["task_ids"] if t in stage.documents}
@@ -200,12 +205,12 @@ def stage() -> Iterator[Stage]:
 
 
 @pytest.fixture
-def client(stage: Stage) -> Client:
-    return Client(service_url=stage.url, authorizer=Pass())
+def client(stage: Stage) -> Iterator[Client]:
+    made = Client(service_url=stage.url, authorizer=Pass())
+    yield made
+    made.close()
 
 
 @pytest.fixture
 def endpoint_id() -> str:
     return str(uuid4())
-
-

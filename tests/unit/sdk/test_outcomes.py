@@ -13,7 +13,9 @@ from muster.wire import bundle, envelope
 from muster.wire.bundle import ResultItem
 from muster.wire.rest import TaskDocument
 
-TRACE = 'Traceback (most recent call last):\n  File "x.py", line 1, in f\n    1/0\nZeroDivisionError: division by zero\n'
+TRACE = (
+    'Traceback (most recent call last):\n  File "x.py", line 1, in f\n    1/0\nZeroDivisionError: division by zero\n'
+)
 ID = "6e88e4a6-0000-7000-8000-000000000001"
 
 

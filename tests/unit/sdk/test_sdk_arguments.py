@@ -20,7 +20,10 @@ LANE = Lane("5d1e1c5e-0d0c-4c3e-8a5b-000000000001", "5d1e1c5e-0d0c-4c3e-8a5b-000
 
 @pytest.mark.parametrize(
     ("args", "kwargs", "name"),
-    [((1, (n for n in ())), {}, "Argument 2 (a generator)"), ((), {"b": (n for n in ())}, "Argument 'b' (a generator)")],
+    [
+        ((1, (n for n in ())), {}, "Argument 2 (a generator)"),
+        ((), {"b": (n for n in ())}, "Argument 'b' (a generator)"),
+    ],
 )
 def test_an_argument_that_cannot_travel_is_named(args, kwargs, name):
     with pytest.raises(SerializationError) as caught:
@@ -57,7 +60,7 @@ def test_the_same_configuration_is_the_same_text_whatever_the_order():
 
 
 def test_a_wrong_id_is_named():
-    with pytest.raises(ValueError, match="endpoint_id must be a UUID .* not 'id_as_shared'"):
+    with pytest.raises(ValueError, match=r"endpoint_id must be a UUID .* not 'id_as_shared'"):
         uuid_of("id_as_shared", "endpoint_id")
     ours = uuid4()
     assert uuid_of(str(ours), "endpoint_id") == uuid_of(ours, "endpoint_id") == ours

@@ -74,10 +74,6 @@ class Blocks:
         elif wanted < self.active:
             self._in(self.active - wanted, waiting)
 
-    def try_again(self) -> None:
-        """After giving up: one more failure is enough to give up again."""
-        self.failures = _GIVE_UP_AFTER - 1
-
     def cancel_all(self) -> None:
         """Take every block out of the batch system; the workers' machine is this one for LocalProvider."""
         jobs = list(self._executor.blocks_to_job_id.values())

@@ -36,7 +36,7 @@ _MAX_CALLS = 1000
 _MAX_CHARACTERS = 4_000_000
 _AHEAD = 2  # bundles for each worker, so that none waits for us
 _TEND_S = 1.0
-_FORGIVE_S = 30.0  # after giving blocks up, until they are tried again
+_FORGIVE_S = 30.0  # after giving blocks up, until the next attempt
 _STOP_S = 10.0
 
 
@@ -107,7 +107,9 @@ class ParslEngine:
         self._pace = Pace()
         self._stopped = False
         self._broken = ""  # the executor is beyond repair, and why
-        self._given_up_at_s = 0.0
+        self._broken_at_s = float("-inf")
+        self._mend_at_s = 0.0
+        self._tending: asyncio.Task[None] | None = None
         self._wake = asyncio.Event()
         self._thread = ThreadPoolExecutor(1, "parsl")  # its sockets and the batch system: one question at a time
 
@@ -115,7 +117,8 @@ class ParslEngine:
         """Import Parsl, start the interchange, submit the first blocks; returns when calls can be handed over."""
         self._loop = asyncio.get_running_loop()
         self._outlet = Outlet(deliver)
-        self._run_dir = workdir / "parsl" / time.strftime("%Y%m%d-%H%M%S")
+        self._common = self._common.at(workdir)
+        self._workdir = workdir / "parsl"
         try:
             await self._loop.run_in_executor(self._thread, self._bring_up)
         except MusterError:
@@ -127,6 +130,7 @@ class ParslEngine:
         self._dispatch()
 
     def _bring_up(self) -> None:
+        self._run_dir = self._workdir / f"{time.strftime('%Y%m%d-%H%M%S')}-{next(self._numbers)}"
         for folder in ("submit_scripts", "workers"):
             (self._run_dir / folder).mkdir(mode=0o700, parents=True, exist_ok=True)
         executor = self._settings.executor(self._run_dir)
@@ -145,10 +149,12 @@ class ParslEngine:
     def submit(self, tasks: Sequence[TaskItem], code: dict[bytes, str]) -> None:
         """Queue them; a block starts at once when they need one."""
         calls = [Call(item, code[item.function]) for item in tasks]
-        if self._stopped or self._broken:
+        if self._stopped or (self._broken and time.monotonic() < self._mend_at_s):
             self._fail(calls, self._broken or "the engine was stopped")
             return
         self._waiting.extend(calls)
+        if self._broken and self._tending is not None and self._tending.done():
+            self._tending = asyncio.create_task(self._mend())
         self._dispatch()
         self._wake.set()
 
@@ -180,6 +186,8 @@ class ParslEngine:
 
     async def stop(self) -> None:
         """Cancel the blocks first, or their managers would run on for minutes; then the interchange."""
+        if self._stopped or self._tending is None:
+            return  # it is stopped already, or never came up
         self._stopped = True
         self._tending.cancel()
         await asyncio.gather(self._tending, return_exceptions=True)
@@ -242,23 +250,31 @@ class ParslEngine:
         elif type(why).__name__ == "CommandClientTimeoutError":
             self._break("Parsl's interchange does not answer")
         elif self._blocks.given_up and not self._blocks.active:
-            now = time.monotonic()
-            if not self._given_up_at_s:
-                self._given_up_at_s = now
-            waiting = list(self._waiting) + [call for calls in self._flying.values() for call in calls]
-            self._waiting.clear()
-            self._flying.clear()
-            self._fail(waiting, f"no block of workers comes up: {self._blocks.cause}")
-            if now - self._given_up_at_s > _FORGIVE_S:
-                self._given_up_at_s = 0.0
-                self._blocks.try_again()
+            self._break(f"no block of workers comes up: {self._blocks.cause}", patience_s=_FORGIVE_S)
 
-    def _break(self, why: str) -> None:
-        self._broken = why
+    def _break(self, why: str, patience_s: float = 0.0) -> None:
+        """Fail what there is. What comes later finds a new executor, but not at once if that would break as well."""
+        now = time.monotonic()
+        if now - self._broken_at_s < _FORGIVE_S:
+            patience_s = _FORGIVE_S
+        self._broken, self._broken_at_s, self._mend_at_s = why, now, now + patience_s
         left = [call for calls in self._flying.values() for call in calls] + list(self._waiting)
         self._flying.clear()
         self._waiting.clear()
         self._fail(left, why)
+
+    async def _mend(self) -> None:
+        """A new executor in place of the broken one: what the old one still had queued must never run."""
+        try:
+            await self._loop.run_in_executor(self._thread, self._shut_down)
+            await self._loop.run_in_executor(self._thread, self._bring_up)
+        except Exception as why:  # noqa: BLE001 - as at the first start, but now calls wait for the answer
+            _log.warning("Parsl could not be started again", exc_info=True)
+            self._break(f"Parsl did not start: {why}", patience_s=_FORGIVE_S)
+            return
+        self._broken = ""
+        self._dispatch()
+        await self._tend()
 
     # Calls
 

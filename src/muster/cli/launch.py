@@ -1,0 +1,100 @@
+"""`start`: the last steps of the command before it turns into the monitor.
+
+As root nothing here reads YAML or JSON from outside, or opens a connection: that is for the programs it hands over to.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+import os
+import pwd
+import subprocess
+import sys
+from pathlib import Path
+from typing import NoReturn
+
+from muster.cli.local import AGENT, LocalEndpoint
+from muster.errors import ConfigInvalid, StartFailed
+
+# What the agent may need of the caller's environment; it travels in a memory file, so that no list of processes shows it.
+_PASSED = (
+    "MUSTER_SERVICE_URL",
+    "MUSTER_CLIENT_ID",
+    "MUSTER_CLIENT_SECRET",
+    "SSL_CERT_FILE",
+    "SSL_CERT_DIR",
+    "HTTPS_PROXY",
+    "https_proxy",
+    "HTTP_PROXY",
+    "http_proxy",
+    "NO_PROXY",
+    "no_proxy",
+)
+_SECRET = ("MUSTER_CLIENT_ID", "MUSTER_CLIENT_SECRET")
+_KEPT_AS_ROOT = ("LANG", "TERM", "TZ")
+
+
+def become_monitor(
+    endpoint: LocalEndpoint, *, console: bool, debug: bool, endpoint_id: str, ready: int = -1
+) -> NoReturn:
+    """Never returns: this process is the monitor from now on, and holds the lock."""
+    endpoint.lock()
+    directory = endpoint.directory.resolve()
+    agent_dir = _agent_directory(directory)
+    log = os.open(directory / "endpoint.log", os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_NOFOLLOW, 0o640)
+    environment = _environment(debug=debug)
+    for file in (agent_dir, log, environment, *([ready] if ready >= 0 else [])):
+        os.set_inheritable(file, True)
+    found = importlib.util.find_spec("muster_root")
+    if found is None or found.origin is None:
+        raise StartFailed(why="the package muster_root is not installed beside muster")
+    program = str(Path(found.origin).with_name("__main__.py"))
+    facts = [directory, agent_dir, environment, log, ready, int(console), endpoint_id]
+    command = [sys.executable, "-I", "-S", program, *map(str, facts)]
+    kept = _KEPT_AS_ROOT if os.geteuid() == 0 else [name for name in os.environ if name not in _SECRET]
+    os.execve(sys.executable, command, {name: os.environ[name] for name in kept if name in os.environ})  # noqa: S606
+
+
+def detach(endpoint: LocalEndpoint, arguments: list[str]) -> None:
+    """Start it in a session of its own; return when all is up, StartFailed when it ended before."""
+    hear, tell = os.pipe()
+    command = [sys.executable, "-m", "muster.cli.endpoint", "start", endpoint.name, *arguments, "--ready-fd", str(tell)]
+    process = subprocess.Popen(command, pass_fds=[tell], start_new_session=True)
+    os.close(tell)
+    with os.fdopen(hear, "rb") as ear:
+        if not ear.read(1):
+            raise StartFailed(why=f"it ended with exit code {process.wait()}; see {endpoint.directory}/endpoint.log")
+
+
+def _agent_directory(directory: Path) -> int:
+    """The agent's own directory: ours to make, its account's to use. Opened here, once, and handed down."""
+    place = directory / AGENT
+    place.mkdir(mode=0o700, exist_ok=True)
+    fd = os.open(place, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW)
+    if os.geteuid() != 0:
+        return fd
+    from muster_root.settings import Site, Unusable
+
+    try:
+        user = Site(str(directory)).settings["agent_user"]
+        account = pwd.getpwnam(user)
+    except Unusable as why:
+        raise ConfigInvalid(file=str(directory), why=str(why)) from None
+    except KeyError:
+        raise StartFailed(
+            why=f"the account {user} does not exist; the part that talks to the network runs as it. Make it with: "
+            f"useradd --system --no-create-home --home-dir /nonexistent --shell /usr/sbin/nologin {user}"
+        ) from None
+    if os.fstat(fd).st_uid not in (0, account.pw_uid):
+        raise StartFailed(why=f"{place} belongs to another account; remove it, and log in again")
+    os.fchown(fd, account.pw_uid, account.pw_gid)
+    return fd
+
+
+def _environment(*, debug: bool) -> int:
+    passed = {name: os.environ[name] for name in _PASSED if name in os.environ}
+    if debug:
+        passed["MUSTER_DEBUG"] = "1"
+    fd = os.memfd_create("environment")
+    os.write(fd, "\0".join(f"{name}={value}" for name, value in passed.items()).encode())
+    return fd
