@@ -1,6 +1,6 @@
 """Which local account an identity set has. A program of its own, as patterns and the site's programs can hang.
 
-    python3 -I -S mapping.py ENDPOINT <MAPPING_FILE 3<IDENTITIES     prints the account's name and the identity's id
+    python3 -I -S mapping.py ENDPOINT 3 <MAPPING_FILE 3<IDENTITIES     prints the account's name and the identity's id
 
 Started by the monitor as root, under a deadline; nobody before it reads an identity, unless the file names programs.
 It must never print a name it has not checked. Exit 0 and no output: none of these identities has an account.
@@ -104,7 +104,7 @@ def main() -> None:
         os.setresgid(NOBODY, NOBODY, NOBODY)
         os.setresuid(NOBODY, NOBODY, NOBODY)
     signal.alarm(TOTAL_S)  # a pattern that never ends is ended
-    identities, found = json.loads(os.fdopen(3, "rb").read()), None
+    identities, found = json.loads(os.fdopen(int(sys.argv[2]), "rb").read()), None
     for finder in finders:
         try:
             found = found or finder(identities, sys.argv[1])

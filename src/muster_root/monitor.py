@@ -161,7 +161,7 @@ class Monitor:
             self.unwatch(ear)
 
     def agent_ended(self, status: int) -> None:
-        self.unwatch(self.link.detach())
+        self.end_agent(signal.SIGKILL)
         lived_s = time.monotonic() - self.agent_since_s
         self.pause_s = 0.5 if lived_s > LONGEST_PAUSE_S else min(LONGEST_PAUSE_S, self.pause_s * 2)
         self.agent, self.agent_at_s = None, time.monotonic() + self.pause_s
@@ -176,6 +176,8 @@ class Monitor:
     def end_agent(self, number: int) -> None:
         if self.agent:
             self.agent.send_signal(number)
+        if number == signal.SIGKILL and self.link.fileno() >= 0:  # nothing more is heard from it
+            self.unwatch(self.link.detach())
 
     def serve(self) -> None:
         """One request of the agent."""
@@ -188,7 +190,7 @@ class Monitor:
             number = int(asked[2])
             VERBS[asked[1]](self, number, body[asked.end() :], fds)
         except (Malformed, ConnectionError):
-            self.say("The agent is gone, or sends what none of ours sends: it is ended.")
+            self.say("The agent left, or sent what none of ours sends: it is ended.")
             self.end_agent(signal.SIGKILL)
         except (No, Unusable, OSError) as no:
             self.refuse(number, no)

@@ -66,7 +66,10 @@ async def room(tmp_path: Path) -> AsyncIterator[Room]:
             EXPIRED: expired,
             WRONG: await stage.token("harper@example.org", PROJECTS_SCOPE),
         }
-        registered, single = await harper.register(ours="manager", multi_user=True), await harper.register(ours="single")
+        registered, single = (
+            await harper.register(ours="manager", multi_user=True),
+            await harper.register(ours="single"),
+        )
         function = await harper.register_function()
         answer = await harper.submit(single["endpoint_id"], function)
         group, task = answer["task_group_id"], answer["tasks"][function][0]
@@ -134,10 +137,11 @@ def filled(value: Any, room: Room) -> Any:
 async def knock(room: Room, caller: str, method: str, path: str, body: Any = None) -> httpx2.Response:
     token = room.tokens[caller]
     headers = {"Authorization": f"Bearer {token}"} if token else {}
-    return await room.stage.web.request(method, path, json=body, headers=headers)
+    answer: httpx2.Response = await room.stage.web.request(method, path, json=body, headers=headers)
+    return answer
 
 
-@pytest.mark.parametrize(("method", "path"), list(ROWS), ids=lambda part: str(part))
+@pytest.mark.parametrize(("method", "path"), list(ROWS), ids=str)
 async def test_a_route_answers_each_caller_as_the_table_says(room: Room, method: str, path: str) -> None:
     parameters, body, expected = ROWS[method, path]
     where = path.format(**filled(parameters, room))

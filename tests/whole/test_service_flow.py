@@ -13,7 +13,7 @@ import pytest
 
 from muster.wire import bundle
 from muster.wire.command import decode_command
-from muster.wire.envelope import ResultMessage, decode
+from muster.wire.envelope import ResultMessage, TaskMessage, decode
 from whole.service_stage import (
     ARGUMENTS,
     CODE,
@@ -55,7 +55,9 @@ async def test_an_official_client_and_an_official_manager_meet(tmp_path: Path) -
                 headers = worker.bodies[0].headers
                 assert (headers["function_uuid"], headers["task_uuid"]) == (function, task)
                 assert headers["resource_specification"] == "null"
-                assert decode(worker.bodies[0].body).task_buffer == CODE + ARGUMENTS
+                sent = decode(worker.bodies[0].body)
+                assert isinstance(sent, TaskMessage)
+                assert sent.task_buffer == CODE + ARGUMENTS
         document = await harper.done(task)
         assert (document["status"], document["result"]) == ("success", f"00\n{task}")
         assert document["details"]["task_transitions"] == {"execution-start": pytest.approx(1795327468.195)}

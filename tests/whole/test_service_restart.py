@@ -77,7 +77,9 @@ async def logged_in(account: NewClient, web: httpx2.AsyncClient, port: int) -> P
     return Person(account.identity, answer.json()["access_token"], web)
 
 
-async def test_tasks_and_credentials_survive_kill_9(tmp_path: Path, account: NewClient, web: httpx2.AsyncClient) -> None:
+async def test_tasks_and_credentials_survive_kill_9(
+    tmp_path: Path, account: NewClient, web: httpx2.AsyncClient
+) -> None:
     port, amqp_port, data = free_port(), free_port(), tmp_path / "data"
     with served(data, port, amqp_port):
         harper = await logged_in(account, web, port)
@@ -192,7 +194,7 @@ def test_env_tells_the_official_clients_where_to_go(tmp_path: Path) -> None:
 
 
 def call(url: str, **more: Any) -> Any:
-    with urllib.request.urlopen(urllib.request.Request(url, **more), timeout=10) as answer:  # noqa: S310
+    with urllib.request.urlopen(urllib.request.Request(url, **more), timeout=10) as answer:
         return json.loads(answer.read())
 
 
@@ -220,7 +222,15 @@ def test_a_relay_passes_requests_on(tmp_path: Path) -> None:
 
 def test_a_relay_says_when_nobody_is_behind_it(tmp_path: Path) -> None:
     relay = subprocess.Popen(
-        [sys.executable, "-m", "muster.cli.main", "relay", f"http://127.0.0.1:{free_port()}", "--listen", "127.0.0.1:0"],
+        [
+            sys.executable,
+            "-m",
+            "muster.cli.main",
+            "relay",
+            f"http://127.0.0.1:{free_port()}",
+            "--listen",
+            "127.0.0.1:0",
+        ],
         stdout=subprocess.PIPE,
         text=True,
     )

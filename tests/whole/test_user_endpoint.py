@@ -30,11 +30,11 @@ PROCESSES = "engine:\n  type: ProcessPoolEngine\n  max_workers: 2\nheartbeat_per
 DEADLINE_S = 30
 
 
-def double(number):
+def double(number: int) -> int:
     return 2 * number
 
 
-def touch_and_wait(path):
+def touch_and_wait(path: str) -> str:
     import os
     import pathlib
     import time
@@ -184,17 +184,17 @@ class Site:
         tasks = [uuid4() for _ in calls]
         payloads = [serializer.pack_arguments(call, {}) for call in calls]
         if official:
-            bodies = [official_task(*pair, function_id, code, **more) for pair in zip(tasks, payloads, strict=True)]
+            pairs = zip(tasks, payloads, strict=True)
+            made = [official_task(task, payload, function_id, code, **more) for task, payload in pairs]
+            messages = [self.task_message(body, "application/json", headers) for body, headers in made]
         else:
             items = [
                 TaskItem(task.bytes, function_id.bytes, payload, **more)
                 for task, payload in zip(tasks, payloads, strict=True)
             ]
             body = bundle.encode_tasks(TaskBundle({function_id.bytes: code}, items))
-            bodies = [self.task_message(body, bundle.TASKS)]
-        if official:
-            bodies = [self.task_message(body, "application/json", headers) for body, headers in bodies]
-        await self.service.publish(bodies)
+            messages = [self.task_message(body, bundle.TASKS)]
+        await self.service.publish(messages)
         return tasks
 
     def task_message(self, body: bytes, content_type: str, headers: dict[str, Any] | None = None) -> Outgoing:
@@ -339,6 +339,23 @@ async def test_a_broker_restart_loses_nothing(site: Site) -> None:
     assert value((await site.ended(await site.send(double, (4,))))[0].data) == 8
 
 
+async def test_a_task_that_is_delivered_again_while_it_runs_runs_once(site: Site) -> None:
+    mark = site.home / "ran"
+    process = await site.started(PROCESSES)
+    tasks = await site.send(touch_and_wait, (str(mark),))
+    await until_file(mark)
+    site.broker.disconnect([str(site.endpoint)])
+    await site.ended(await site.send(double, (1,)))  # it is connected again, and has what was delivered before that
+    let_go(mark)
+    (result,) = await site.ended(tasks)
+    assert value(result.data) == "went on"
+    process.terminate()
+    await ends(process)
+    assert len(mark.read_text().splitlines()) == 1
+    assert len(site.results[tasks[0]]) == 1
+    assert await site.waiting() == 0
+
+
 @pytest.mark.parametrize("how", ["signal", "lifeline"])
 async def test_told_to_stop_it_finishes_says_goodbye_and_exits_0(site: Site, how: str) -> None:
     mark = site.home / "ran"
@@ -411,7 +428,7 @@ async def test_a_start_that_fails_says_why_on_both_ways(site: Site, case: str) -
 async def test_the_site_environment_reaches_tasks(site: Site) -> None:
     await site.started(PROCESSES, environment="SITE_VARIABLE: --additional_flag\nNUMBER: 5\n")
 
-    def read():
+    def read() -> tuple[str, str]:
         import os
 
         return os.environ["SITE_VARIABLE"], os.environ["NUMBER"]
@@ -466,5 +483,5 @@ def let_go(mark: Path) -> None:
 
 async def until_file(path: Path) -> None:
     async with asyncio.timeout(DEADLINE_S):
-        while not os.access(path, os.F_OK):  # noqa: ASYNC110 the file is another process's
+        while not (os.access(path, os.F_OK) and os.stat(path).st_size):  # noqa: ASYNC110, PTH116 another process's
             await asyncio.sleep(0.01)

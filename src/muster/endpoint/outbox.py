@@ -102,13 +102,13 @@ class Outbox:
             try:
                 await transport.publish(list(self._messages(parcels)))
             except (Outage, NoSuchQueue) as why:
-                self._parcels.extendleft(reversed(parcels))
+                self._put_back(parcels)
                 log.log(logging.DEBUG if failures else logging.WARNING, "Results cannot be sent now (%s).", why)
                 await asyncio.sleep(_PAUSES_S[min(failures, len(_PAUSES_S) - 1)])
                 failures += 1
                 continue
             except BaseException:
-                self._parcels.extendleft(reversed(parcels))
+                self._put_back(parcels)
                 raise
             if failures:
                 log.info("Results can be sent again.")
@@ -129,6 +129,10 @@ class Outbox:
         if not self._parcels:
             self._something.clear()
         return parcels
+
+    def _put_back(self, parcels: list[_Parcel]) -> None:
+        self._parcels.extendleft(reversed(parcels))
+        self._something.set()
 
     def _done(self, parcels: list[_Parcel]) -> None:
         tasks = [item.task for parcel in parcels for item in parcel.items]

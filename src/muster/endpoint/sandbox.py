@@ -38,9 +38,6 @@ def run(template: str, names: Mapping[str, Any], marks: Marks, *, directory: Pat
 
 
 class _Environment(ImmutableSandboxedEnvironment):
-    # What a macro, a block or `{% set %}...{% endset %}` produced is finished text: emit it as it stands.
-    concat = staticmethod(lambda parts: literal("".join(parts)))
-
     def __init__(self, marks: Marks, directory: Path | None) -> None:
         readable = directory is not None and os.access(directory, os.R_OK | os.X_OK)
         super().__init__(
@@ -50,6 +47,7 @@ class _Environment(ImmutableSandboxedEnvironment):
             keep_trailing_newline=True,
             cache_size=0,
         )
+        self.concat = lambda parts: Finished.of("".join(parts), marks)  # type: ignore[method-assign]
         self.filters |= {
             _LITERAL_FILTER: literal,
             "default": _default,
@@ -63,6 +61,37 @@ class _Environment(ImmutableSandboxedEnvironment):
         tree = super()._parse(source, name, filename)
         _Literals().visit(tree)
         return tree
+
+
+class Finished(Literal):
+    """What a macro, a block or `{% set %}...{% endset %}` wrote: emitted as it stands.
+
+    It compares as the text it will be, values in their JSON form, as templates for the official endpoint expect.
+    """
+
+    _marks: Marks
+
+    @classmethod
+    def of(cls, text: str, marks: Marks) -> Finished:
+        made = str.__new__(cls, text)
+        made._marks = marks  # noqa: SLF001 its own
+        return made
+
+    def __hash__(self) -> int:
+        return hash(self._filled)
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, str) and self._filled == str(other)
+
+    def __ne__(self, other: object) -> bool:
+        return not self == other
+
+    def __contains__(self, part: object) -> bool:
+        return isinstance(part, str) and part in self._filled
+
+    @property
+    def _filled(self) -> str:
+        return self._marks.text(str(self))
 
 
 class _Literals(NodeTransformer):

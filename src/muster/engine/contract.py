@@ -40,4 +40,7 @@ class Engine(Protocol):
         """How many more tasks it makes sense to hand over now: backlog bound, so a crash can lose little."""
 
     async def stop(self) -> None:
-        """Stop the workers and whatever they started, within seconds. Tasks without a result get one (WorkerLost). Again: nothing."""
+        """Stop the workers and whatever they started, within seconds; a second time does nothing.
+
+        Tasks without a result get one (WorkerLost).
+        """

@@ -8,6 +8,7 @@ from __future__ import annotations
 import argparse
 import asyncio
 import logging
+import os
 import signal
 import socket
 import sys
@@ -170,10 +171,12 @@ async def serve(link: socket.socket) -> None:
 def main() -> None:
     options = argparse.ArgumentParser()
     options.add_argument("--link-fd", type=int, required=True)
+    link = options.parse_args().link_fd
+    os.dup(link)  # never closed by us: the monitor hears the end of the line when the process is really gone
     logging.basicConfig(level=logging.INFO, format="%(levelname)s %(message)s", stream=sys.stderr)
     logging.getLogger("pika").setLevel(logging.WARNING)
     try:
-        asyncio.run(serve(socket.socket(fileno=options.parse_args().link_fd)))
+        asyncio.run(serve(socket.socket(fileno=link)))
     except* MusterError as group:
         for why in group.exceptions:
             log.error("The agent cannot go on: %s", why)

@@ -1,7 +1,7 @@
 """The seam to the database. One implementation, two databases: `muster.store.sql` on SQLite (WAL) and PostgreSQL.
 
-Every method is atomic and returns after commit. Identifiers are `uuid.UUID`, times unix seconds (float), secrets
-only as digests.
+Every method is atomic and returns after commit. Identifiers are `uuid.UUID`, times unix seconds (float; a creation or
+completion time of 0.0 becomes now), secrets only as digests. A database that is away, full or read-only is `StoreOutage`.
 """
 
 from __future__ import annotations
@@ -89,9 +89,11 @@ class IdentityStore(Protocol):
         """Find and remove in one step: a code or a rotated refresh token works once, even for two racing callers."""
 
     async def replace_grant(self, grant: Grant) -> None:
-        """Same digest, new contents (a device code that was approved)."""
+        """Same digest, new contents (a device code that was approved). NotFound when it was used up or revoked."""
 
-    async def device_by_user_code(self, user_code: str) -> Grant | None: ...
+    async def device_by_user_code(self, user_code: str) -> Grant | None:
+        """`data` of a device grant is a JSON object with the code under `user_code`."""
+
     async def revoke_family(self, family: UUID) -> None: ...
     async def purge_grants(self, before_s: float) -> int: ...
     async def add_project(self, id_: UUID, owner: UUID, document: str) -> None: ...
@@ -108,7 +110,9 @@ class ComputeStore(Protocol):
     async def delete_function(self, id_: UUID) -> None: ...
 
     async def put_endpoint(self, endpoint: Endpoint) -> None:
-        """Insert, or replace what its owner registered before. Conflict when the id belongs to someone else."""
+        """Insert, or replace what its owner registered before, but its age and its lock (see `lock_endpoint`).
+        Conflict when the id belongs to someone else, even if they have deleted it.
+        """
 
     async def endpoint(self, id_: UUID) -> Endpoint | None: ...
     async def endpoints(self, owners: Sequence[UUID]) -> list[Endpoint]:
@@ -133,7 +137,9 @@ class ComputeStore(Protocol):
     async def user_endpoints(self, manager: UUID) -> list[UserEndpoint]: ...
     async def set_bundles(self, user_endpoint: UUID, bundles: bool) -> None: ...
 
-    async def put_account(self, account: BrokerAccount) -> None: ...
+    async def put_account(self, account: BrokerAccount) -> None:
+        """Insert, or give it a new password and expiry. Conflict when the username is another subject's."""
+
     async def account(self, username: str) -> BrokerAccount | None: ...
     async def revoke_accounts(self, subject: UUID, except_username: str | None = None) -> list[str]:
         """Usernames that no longer work, so that their connections can be closed."""
@@ -145,7 +151,9 @@ class ComputeStore(Protocol):
 
     async def group(self, id_: UUID) -> TaskGroup | None: ...
     async def set_group_bundles(self, id_: UUID, bundles: bool) -> None: ...
-    async def recent_groups(self, since_s: float) -> list[TaskGroup]: ...
+    async def recent_groups(self, since_s: float) -> list[TaskGroup]:
+        """Created, claimed or attached to since then; ten minutes more rather than less."""
+
     async def group_tasks(self, id_: UUID) -> list[tuple[UUID, float]]:
         """Task ids with their creation times, in order of submission."""
 
@@ -159,7 +167,9 @@ class ComputeStore(Protocol):
         that belong to another endpoint are ignored: bodies are forgeable, routing keys are not.
         """
 
-    async def tasks(self, ids: Sequence[UUID]) -> dict[UUID, Task]: ...
+    async def tasks(self, ids: Sequence[UUID]) -> dict[UUID, Task]:
+        """Those that are known. A finished task has lost payload, resources and serializers."""
+
     async def outcomes(self, ids: Sequence[UUID]) -> dict[UUID, Outcome]: ...
     async def group_outcomes(self, group: UUID, since_s: float) -> list[Outcome]: ...
     async def unfinished(self, endpoint: UUID, after: UUID | None = None, limit: int = 1000) -> list[Task]:
@@ -169,7 +179,8 @@ class ComputeStore(Protocol):
     async def unfinished_before(self, created_before_s: float, limit: int = 1000) -> list[UUID]:
         """Tasks nobody has touched for too long."""
 
-    async def purge_results(self, completed_before_s: float, limit: int = 10_000) -> int: ...
+    async def purge_results(self, completed_before_s: float, limit: int = 10_000) -> int:
+        """Results and their tasks."""
 
 
 class Store(IdentityStore, ComputeStore, Protocol):

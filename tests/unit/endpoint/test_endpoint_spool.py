@@ -101,10 +101,11 @@ def test_what_was_inherited_stays_until_it_is_forgotten(directory: Path) -> None
 @pytest.mark.usefixtures("small_files")
 def test_a_full_disk_refuses_without_a_torn_record(directory: Path) -> None:
     spool = Spool(directory)
-    first = spool.append(bundle("a"))
-    assert spool.append(bundle("x" * 500)) is None
-    assert spool.failing
-    assert spool.append(bundle("c")) == first
-    assert not spool.failing
+    tickets, failing = [], []
+    for name in ("a", "x" * 500, "c"):
+        tickets.append(spool.append(bundle(name)))
+        failing.append(spool.failing)
+    assert tickets == [1, None, 1]
+    assert failing == [False, True, False]
     assert left(directory) == ["a", "c"]
     spool.confirm(None)

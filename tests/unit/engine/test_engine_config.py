@@ -88,6 +88,7 @@ def test_a_wrong_key_or_value_is_named_by_its_path_with_a_way_out(config: Any, p
     assert hint in message
 
 
+@pytest.mark.filterwarnings("ignore:Exception ignored in. <socket:pytest.PytestUnraisableExceptionWarning")  # Parsl's
 def test_the_seeds_polaris_template_becomes_a_parsl_executor(tmp_path: Path) -> None:
     config = yaml.safe_load(POLARIS)
     assert config["provider"]["walltime"] == 3600  # YAML 1.1 reads base 60

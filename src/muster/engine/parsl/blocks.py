@@ -18,7 +18,7 @@ from typing import Any
 _log = logging.getLogger(__name__)
 
 _YOUNG_POLL_S = 1.0  # LocalProvider: asking costs nothing
-_COMMAND_S = 15.0
+_COMMAND_S = 10.0
 _GIVE_UP_AFTER = 3
 _TAIL_CHARACTERS = 1500
 

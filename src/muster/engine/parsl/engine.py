@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import itertools
 import logging
+import os
 import time
 from collections import deque
 from collections.abc import Mapping, Sequence
@@ -22,7 +23,7 @@ from muster.engine.options import CommonOptions
 from muster.engine.outlet import Outlet, result_of
 from muster.engine.pace import Pace
 from muster.engine.parsl.blocks import Blocks
-from muster.engine.parsl.settings import PASSED_ON, Container, Scaling, Settings
+from muster.engine.parsl.settings import Container, Scaling, Settings
 from muster.engine.seat import Call
 from muster.errors import MusterError, StartFailed, WorkerLost
 from muster.wire.bundle import ResultItem, TaskItem
@@ -61,28 +62,8 @@ class ParslEngine:
         allowed_serializers: list[str] | None = None,
         task_timeout_s: float | None = None,
         result_size_limit: int | None = None,
-        loopback_address: str | None = None,
-        worker_port: int | None = None,
-        worker_port_range: Sequence[int] | None = None,
-        interchange_port_range: Sequence[int] | None = None,
-        worker_debug: bool | None = None,
-        cores_per_worker: float | None = None,
-        mem_per_worker: float | None = None,
-        max_workers_per_node: int | None = None,
-        cpu_affinity: str | None = None,
-        available_accelerators: int | Sequence[str] | None = None,
-        prefetch_capacity: int | None = None,
-        heartbeat_threshold: int | None = None,
-        heartbeat_period: int | None = None,
-        drain_period: int | None = None,
-        poll_period: int | None = None,
-        address_probe_timeout: int | None = None,
-        worker_logdir_root: str | None = None,
-        launch_cmd: str | None = None,
-        interchange_launch_cmd: Sequence[str] | None = None,
-        encrypted: bool | None = None,
+        **passed_on: Any,
     ) -> None:
-        given = locals()
         self._settings = Settings(
             label=label or "GlobusComputeEngine",
             address=address,
@@ -90,7 +71,7 @@ class ParslEngine:
             manager_selector=manager_selector,
             scaling=Scaling.of(strategy, job_status_kwargs),
             container=Container.of(container_type, container_uri, container_cmd_options),
-            passed_on={key: given[key] for key in PASSED_ON},
+            passed_on=passed_on,
         )
         self._settings.check()
         self._common = CommonOptions.of(
@@ -126,7 +107,7 @@ class ParslEngine:
         except Exception as why:
             # Anything may go wrong in another program's start; it is told as ours.
             raise StartFailed(why=f"Parsl did not start: {why}") from why
-        self._tending = asyncio.create_task(self._tend())
+        self._tending = asyncio.create_task(self._live())
         self._dispatch()
 
     def _bring_up(self) -> None:
@@ -153,8 +134,6 @@ class ParslEngine:
             self._fail(calls, self._broken or "the engine was stopped")
             return
         self._waiting.extend(calls)
-        if self._broken and self._tending is not None and self._tending.done():
-            self._tending = asyncio.create_task(self._mend())
         self._dispatch()
         self._wake.set()
 
@@ -209,7 +188,25 @@ class ParslEngine:
 
     # Blocks
 
+    async def _live(self) -> None:
+        while True:
+            await self._tend()
+            while not self._waiting:
+                self._wake.clear()
+                await self._wake.wait()
+            await self._mend()
+
     async def _tend(self) -> None:
+        """Look after the blocks until the executor is broken."""
+        watched = os.pidfd_open(self._executor.interchange_proc.pid)
+        self._loop.add_reader(watched, self._check, None)
+        try:
+            await self._scale()
+        finally:
+            self._loop.remove_reader(watched)
+            os.close(watched)
+
+    async def _scale(self) -> None:
         while not self._broken:
             self._wake.clear()
             try:
@@ -219,7 +216,8 @@ class ParslEngine:
                 self._check(why)
             self._check(None)
             self._dispatch()
-            await self._pause()
+            if not self._broken:
+                await self._pause()
 
     async def _pause(self) -> None:
         """Until the next look, or until calls come that no block would run."""
@@ -243,6 +241,8 @@ class ParslEngine:
     def _check(self, why: Exception | None) -> None:
         """Fail what cannot run any more, with the cause."""
         executor = self._executor
+        if self._broken:
+            return
         if executor.bad_state_is_set:
             self._break(str(executor.executor_exception))
         elif executor.interchange_proc.poll() is not None:
@@ -274,7 +274,6 @@ class ParslEngine:
             return
         self._broken = ""
         self._dispatch()
-        await self._tend()
 
     # Calls
 

@@ -66,8 +66,9 @@ def make(path: str, value: Mapping[str, Any], table: Table) -> Any:
     except ImportError as why:
         raise refuse(f"{path}.type", f"{value['type']} needs software that is not installed: {why}") from why
     given = {key: item for key, item in value.items() if key != "type"}
+    arguments = _arguments(path, maker, given)
     try:
-        return maker(**_arguments(path, maker, given))
+        return maker(**arguments)
     except Exception as why:
         # Parsl's constructors check types, import cloud packages and ask for addresses: all of it is told at its place.
         raise refuse(path, f"{value['type']}: {' '.join(str(why).split())}") from why
@@ -100,8 +101,7 @@ def _fit(path: str, key: str, item: Any, annotation: str, default: Any) -> Any:
     if isinstance(item, int) and not isinstance(item, bool):
         if key == "walltime":
             return f"{item // 3600:02}:{item // 60 % 60:02}:{item % 60:02}"  # YAML reads 1:00:00 as a number
-        if "str" in annotation and "int" not in annotation:
-            return str(item)  # an account that is all digits
-        if isinstance(default, str):
-            return str(item)
+        text = isinstance(default, str) or ("str" in annotation and "int" not in annotation)
+        if text or key in ("account", "queue", "partition", "qos", "project", "constraint"):
+            return str(item)  # an account may be all digits
     return item

@@ -54,6 +54,26 @@ PASSED_ON = frozenset(
         "encrypted",
     }
 )
+_OUR_OWN = frozenset(  # named here only to be suggested for a misspelt key
+    {
+        "address",
+        "allowed_serializers",
+        "container_cmd_options",
+        "container_type",
+        "container_uri",
+        "job_status_kwargs",
+        "label",
+        "manager_selector",
+        "max_retries_on_system_failure",
+        "provider",
+        "result_size_limit",
+        "run_in_sandbox",
+        "strategy",
+        "task_timeout_s",
+        "type",
+        "working_dir",
+    }
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -125,7 +145,7 @@ class Settings:
 
     def check(self) -> None:
         """All that can be known without importing Parsl."""
-        only_known("engine", self.passed_on, PASSED_ON)
+        only_known("engine", self.passed_on, PASSED_ON | _OUR_OWN)
         check_type("engine.provider", self.provider, PROVIDERS)
         if isinstance(self.address, Mapping):
             check_type("engine.address", self.address, ADDRESSES)
