@@ -154,7 +154,7 @@ def show(name: str, ours: dict[int, Row], crowd: dict[int, Row] | None, bare: di
             f"{ratio:.2f}",
             *cells,
         )
-    Console().print(table)
+    Console(width=130).print(table)
 
 
 async def sqlite_rounds(directory: str) -> None:

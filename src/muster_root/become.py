@@ -15,8 +15,7 @@ import resource
 import signal
 import sys
 
-CAPBSET_READ, CAPBSET_DROP, NO_NEW_PRIVS, CAPABILITY_3 = 23, 24, 38, 0x20080522
-libc = ctypes.CDLL(None)
+CAPBSET_READ, CAPBSET_DROP, NO_NEW_PRIVS, CAPABILITY_3, libc = 23, 24, 38, 0x20080522, ctypes.CDLL(None)
 libc.prctl.argtypes = [ctypes.c_int, *[ctypes.c_ulong] * 4]
 
 
@@ -70,15 +69,10 @@ if __name__ == "__main__":
             for part in [path[:end] or "/" for end in range(len(path) + 1) if path[end : end + 1] in ("/", "")]:
                 if not os.access(part, os.R_OK if part == path else os.X_OK):  # the top one is the one to open
                     raise PermissionError(f"{account.pw_name} cannot enter {part}, and Muster runs from {path}")
-        clean = {"PATH": f"/usr/local/bin:/usr/bin:/bin:{os.path.dirname(command[0])}", "LANG": "C.UTF-8", **os.environ}
-        person = {
-            "HOME": account.pw_dir,
-            "USER": account.pw_name,
-            "LOGNAME": account.pw_name,
-            "SHELL": account.pw_shell,
-        }
+        os.environ.update(HOME=account.pw_dir, USER=account.pw_name, LOGNAME=account.pw_name, SHELL=account.pw_shell)
+        os.environ.setdefault("PATH", f"/usr/local/bin:/usr/bin:/bin:{os.path.dirname(command[0])}")
         os.write(int(tell), b"+")
-        os.execve(command[0], command, clean | person)
+        os.execv(command[0], command)
     except BaseException as why:  # noqa: BLE001 -- whatever it was: this process ends here, and says why
         os.write(int(tell), f"{type(why).__name__}: {why}".encode()[:1000])
         os._exit(1)  # no unwinding, no handlers

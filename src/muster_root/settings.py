@@ -12,20 +12,12 @@ import re
 import stat
 from itertools import chain
 
-CONFIG, RECORD, ENVIRONMENT, MAPPING_KEY = (
-    "config.yaml",
-    "root.json",
-    "user_environment.yaml",
+MAPPING_KEY, TEMPLATE_KEY, SCHEMA_KEY = (
     "identity_mapping_config_path",
+    "user_config_template_path",
+    "user_config_schema_path",
 )
-TEMPLATES, SCHEMA = ("user_config_template.yaml", "user_config_template.yaml.j2"), "user_config_schema.json"
-KEYS = {
-    MAPPING_KEY: "",
-    "user_config_template_path": "",
-    "user_config_schema_path": "",
-    "min_uid": "1000",
-    "agent_user": "_muster",
-}
+KEYS = {MAPPING_KEY: "", TEMPLATE_KEY: "", SCHEMA_KEY: "", "min_uid": "1000", "agent_user": "_muster"}
 VALUE = re.compile(r"""(\w+)[ ]*:(?:[ ]+(?:'([^'\\]*)'|"([^"\\]*)"|([\w./+@-]+)))?[ ]*(?:[ ]\#.*)?""")
 
 
@@ -35,29 +27,28 @@ class Unusable(Exception):
 
 def open_trusted(path: str, owner: int) -> int:
     """A descriptor for reading; FileNotFoundError when there is no such file."""
-    place, at = os.open("/", os.O_PATH | os.O_CLOEXEC), ""
-    parts = [part for part in path.split("/") if part]
-    for number, part in enumerate(parts, 1):
-        at, directory = f"{at}/{part}", number < len(parts)
-        kind = os.O_PATH | os.O_DIRECTORY if directory else os.O_NONBLOCK  # opening a pipe must not wait
+    place, at, parts = os.open("/", os.O_PATH | os.O_CLOEXEC), "", [part for part in path.split("/") if part]
+    for left in range(len(parts) - 1, -1, -1):
+        at, above = f"{at}/{parts[-1 - left]}", place
+        kind = os.O_PATH | os.O_DIRECTORY if left else os.O_NONBLOCK  # opening a pipe must not wait
         try:
-            place, above = os.open(part, kind | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=place), place
-        except OSError as why:
-            os.close(place)
+            place = os.open(parts[-1 - left], kind | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=above)
+        except (NotADirectoryError, OSError) as why:
             if isinstance(why, FileNotFoundError):
                 raise
             raise Unusable(f"{at} cannot be opened without following links: {why.strerror}") from None
-        os.close(above)
+        finally:
+            os.close(above)
         found = os.fstat(place)
-        shared = found.st_mode & 0o022 and not (directory and found.st_mode & stat.S_ISVTX)
-        if found.st_uid not in (0, owner) or shared or not (directory or stat.S_ISREG(found.st_mode)):
+        shared = found.st_mode & 0o022 and not (left and found.st_mode & stat.S_ISVTX)
+        if found.st_uid not in (0, owner) or shared or not (left or stat.S_ISREG(found.st_mode)):
             os.close(place)
             who = f"owner {found.st_uid}, mode {stat.S_IMODE(found.st_mode):04o}"
             raise Unusable(f"{at} could be changed by others ({who}). Run: chown {owner} {at} && chmod go-w {at}")
     return place
 
 
-def scan(text: str, file: str = CONFIG) -> dict[str, str]:
+def scan(text: str, file: str) -> dict[str, str]:
     """The values of our own keys. Root has no YAML parser: they must be plain, one to a line."""
     values: dict[str, str] = {}
     for number, line in enumerate(text.splitlines(), 1):
@@ -67,10 +58,10 @@ def scan(text: str, file: str = CONFIG) -> dict[str, str]:
             raise Unusable(f"{file}:{number}: write `{named[0]}: VALUE` once, on a line of its own, plain or in quotes")
         if named and found:
             values[found[1]] = next((value for value in found.groups()[1:] if value is not None), "")
-    values = {key: value for key, value in values.items() if value not in ("", "null")}
-    if not values.get("min_uid", "1").isdigit():
+    values = KEYS | {key: value for key, value in values.items() if value not in ("", "null")}
+    if not values["min_uid"].isdigit():
         raise Unusable(f"{file}: min_uid must be a number such as 1000, not {values['min_uid']!r}")
-    return KEYS | values
+    return values
 
 
 class Site:
@@ -79,11 +70,12 @@ class Site:
     def __init__(self, directory: str) -> None:
         self.directory, self.owner = os.path.realpath(directory), os.getuid()
         self.name, self.privileged = os.path.basename(self.directory), self.owner == 0
-        self.settings = scan(self.read(CONFIG).decode())
+        self.settings = scan(self.read("config.yaml").decode(), self.path("config.yaml"))
         if self.privileged and not self.settings[MAPPING_KEY]:
-            raise Unusable(f"{self.path(CONFIG)}: {MAPPING_KEY} is missing; it says which account each user becomes")
-        template, schema = self.settings["user_config_template_path"], self.settings["user_config_schema_path"]
-        self.names = ((template,) if template else TEMPLATES, (schema or SCHEMA,), (ENVIRONMENT,), (CONFIG,))
+            raise Unusable(f"{self.path('config.yaml')}: {MAPPING_KEY} is missing: who becomes whom?")
+        template = self.settings[TEMPLATE_KEY] or "user_config_template.yaml", "user_config_template.yaml.j2"
+        schema = self.settings[SCHEMA_KEY] or "user_config_schema.json"
+        self.names = template, (schema,), ("user_environment.yaml",), ("config.yaml",)
 
     def path(self, name: str) -> str:
         return os.path.join(self.directory, name)
@@ -94,11 +86,8 @@ class Site:
 
     def files(self) -> list[int]:
         """Template, schema, environment, config, opened; what the site does not have is an empty memory file."""
-        opened = []
-        for names in self.names:
-            name = next((name for name in names if os.path.exists(self.path(name))), None)
-            opened.append(open_trusted(self.path(name), self.owner) if name else os.memfd_create("nothing"))
-        return opened
+        found = [next((name for name in names if os.path.exists(self.path(name))), "") for names in self.names]
+        return [open_trusted(self.path(name), self.owner) if name else os.memfd_create("none") for name in found]
 
     def marks(self) -> str:
         """Changes whenever one of the files does."""
@@ -107,16 +96,4 @@ class Site:
 
     def record(self) -> dict[str, str]:
         """Endpoint id, seal key and the owner's identities, from the last registration."""
-        try:
-            return dict(json.loads(self.read(RECORD)))
-        except FileNotFoundError:
-            return {}
-
-    def write_record(self, record: dict[str, str]) -> None:
-        with open(
-            os.open(self.path(RECORD) + ".new", os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW, 0o600), "w"
-        ) as file:
-            json.dump(record, file)
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(self.path(RECORD) + ".new", self.path(RECORD))
+        return dict(json.loads(self.read("root.json")))

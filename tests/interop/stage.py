@@ -93,6 +93,7 @@ class Both(Site):
             "GLOBUS_COMPUTE_CLIENT_ID": ours["MUSTER_CLIENT_ID"],
             "GLOBUS_COMPUTE_CLIENT_SECRET": ours["MUSTER_CLIENT_SECRET"],
             "PATH": f"{programs}:/usr/local/bin:/usr/bin:/bin",
+            "PYTHONUNBUFFERED": "1",
         }
 
     def official_endpoint(self, name: str, programs: Path, account: str | None) -> str:

@@ -7,6 +7,7 @@ import base64
 import hashlib
 import hmac
 from pathlib import Path
+from typing import Any
 from uuid import UUID, uuid4
 
 import pytest
@@ -70,7 +71,7 @@ async def test_our_manager_gets_a_sealed_order_and_bundles_both_ways(tmp_path: P
         function = await harper.register_function()
         ids = [str(uuid4()) for _ in range(3)]
         async with manager(registered) as site:
-            asked = {"tasks": {function: [ARGUMENTS] * 3}, "task_ids": {function: ids}, "bundles": 1}
+            asked: dict[str, Any] = {"tasks": {function: [ARGUMENTS] * 3}, "task_ids": {function: ids}, "bundles": 1}
             answer = await harper.submit(registered["endpoint_id"], function, **asked)
             assert answer["tasks"] == {function: ids}
             order = await site.next_order()
@@ -99,7 +100,7 @@ async def test_repeating_a_post_with_task_ids_changes_nothing(tmp_path: Path) ->
         single = await harper.register(ours="single")
         function = await harper.register_function()
         group, task = new_group(), str(uuid4())
-        asked = {"task_group_id": group, "task_ids": {function: [task]}, "bundles": 1}
+        asked: dict[str, Any] = {"task_group_id": group, "task_ids": {function: [task]}, "bundles": 1}
         url = single["task_queue_info"]["connection_url"]
         async with runner(url, UUID(single["endpoint_id"]), bundles=True) as worker:
             answers = [await harper.submit(single["endpoint_id"], function, **asked) for _ in range(3)]

@@ -12,7 +12,7 @@ import subprocess
 import sys
 import urllib.error
 import urllib.request
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -35,9 +35,10 @@ def free_port() -> int:
 
 
 @contextmanager
-def served(data: Path, port: int, amqp_port: int) -> Iterator[subprocess.Popen[str]]:
+def served(data: Path, port: int, amqp_port: int, more: Sequence[str] = ()) -> Iterator[subprocess.Popen[str]]:
     """A running service that has said `ready`; killed at the end, however the test ends."""
-    command = [*SERVE, "--listen", f"127.0.0.1:{port}", "--amqp-listen", f"127.0.0.1:{amqp_port}", "--data", str(data)]
+    broker = more or ("--amqp-listen", f"127.0.0.1:{amqp_port}")
+    command = [*SERVE, "--listen", f"127.0.0.1:{port}", "--data", str(data), *broker]
     with (data.parent / "service.log").open("a") as log:
         process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=log, text=True)
     try:

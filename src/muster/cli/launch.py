@@ -5,18 +5,22 @@ As root nothing here reads YAML or JSON from outside, or opens a connection: tha
 
 from __future__ import annotations
 
-import importlib.util
+import json
 import os
 import pwd
+import re
 import subprocess
 import sys
 from pathlib import Path
 from typing import NoReturn
 
+import muster_root
 from muster.cli.local import AGENT, LocalEndpoint
 from muster.errors import ConfigInvalid, StartFailed
+from muster_root.programs import employ
+from muster_root.settings import Site, Unusable
 
-# What the agent may need of the caller's environment; it travels in a memory file, so that no list of processes shows it.
+# What the agent may need of our environment; it travels in a memory file, so that no list of processes shows it.
 _PASSED = (
     "MUSTER_SERVICE_URL",
     "MUSTER_CLIENT_ID",
@@ -30,6 +34,7 @@ _PASSED = (
     "NO_PROXY",
     "no_proxy",
 )
+_LIMIT_BYTES = 64 * 1024
 _SECRET = ("MUSTER_CLIENT_ID", "MUSTER_CLIENT_SECRET")
 _KEPT_AS_ROOT = ("LANG", "TERM", "TZ")
 
@@ -38,21 +43,71 @@ def become_monitor(
     endpoint: LocalEndpoint, *, console: bool, debug: bool, endpoint_id: str, ready: int = -1
 ) -> NoReturn:
     """Never returns: this process is the monitor from now on, and holds the lock."""
+    try:
+        _become_monitor(endpoint, console=console, debug=debug, endpoint_id=endpoint_id, ready=ready)
+    except (Unusable, FileNotFoundError) as why:
+        raise ConfigInvalid(file=str(endpoint.directory), why=str(why)) from None
+
+
+def _become_monitor(endpoint: LocalEndpoint, *, console: bool, debug: bool, endpoint_id: str, ready: int) -> NoReturn:
     endpoint.lock()
     directory = endpoint.directory.resolve()
     agent_dir = _agent_directory(directory)
     log = os.open(directory / "endpoint.log", os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_NOFOLLOW, 0o640)
     environment = _environment(debug=debug)
+    register(directory, [agent_dir, environment], endpoint_id)
     for file in (agent_dir, log, environment, *([ready] if ready >= 0 else [])):
         os.set_inheritable(file, True)
-    found = importlib.util.find_spec("muster_root")
-    if found is None or found.origin is None:
-        raise StartFailed(why="the package muster_root is not installed beside muster")
-    program = str(Path(found.origin).with_name("__main__.py"))
-    facts = [directory, agent_dir, environment, log, ready, int(console), endpoint_id]
-    command = [sys.executable, "-I", "-S", program, *map(str, facts)]
+    facts = [directory, agent_dir, environment, log, ready, int(console)]
+    program = Path(muster_root.__path__[0], "__main__.py")
+    command = [sys.executable, "-I", "-S", *map(str, [program, *facts])]
     kept = _KEPT_AS_ROOT if os.geteuid() == 0 else [name for name in os.environ if name not in _SECRET]
     os.execve(sys.executable, command, {name: os.environ[name] for name in kept if name in os.environ})  # noqa: S606
+
+
+def register(directory: Path, lent: list[int], wanted_id: str) -> None:
+    """Have the registrar log in and register; what it brings is all that root knows of a service."""
+    site = Site(str(directory))
+    record = _record(site)
+    facts = {
+        "endpoint_id": wanted_id or record.get("endpoint_id", ""),
+        "owners": record.get("owners", ""),
+        "need_key": "seal_key" not in record or wanted_id not in ("", record.get("endpoint_id")),
+    }
+    ear, tell = os.pipe()
+    process, link = employ(site, "registrar", facts, lent, (0, 1, 2), tell)
+    os.close(tell)
+    status = process.wait()
+    with os.fdopen(ear, "rb") as heard:
+        told = heard.read().decode(errors="replace").lstrip("+")
+    if told:
+        raise StartFailed(why=told.partition(": ")[2])
+    if status != 0:
+        sys.exit(status)
+    with link:
+        answer = re.fullmatch(rb"([0-9a-f-]{36}) ([0-9a-f]{64})?((?: [0-9a-f-]{36})+)", link.recv(_LIMIT_BYTES))
+    if answer is None:
+        raise StartFailed(why="the registrar brought no usable answer")
+    id_, key, owners = ((part or b"").decode() for part in answer.groups())
+    _keep(directory, {**record, "endpoint_id": id_, "owners": owners, **({"seal_key": key} if key else {})})
+
+
+def _record(site: Site) -> dict[str, str]:
+    try:
+        return site.record()
+    except FileNotFoundError:
+        return {}
+
+
+def _keep(directory: Path, record: dict[str, str]) -> None:
+    """Root's own file: no one else ever reads the key."""
+    fresh = directory / "root.json.new"
+    fresh.unlink(missing_ok=True)
+    with os.fdopen(os.open(fresh, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w") as file:
+        json.dump(record, file)
+        file.flush()
+        os.fsync(file.fileno())
+    fresh.replace(directory / "root.json")
 
 
 def detach(endpoint: LocalEndpoint, arguments: list[str]) -> None:
@@ -73,13 +128,9 @@ def _agent_directory(directory: Path) -> int:
     fd = os.open(place, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW)
     if os.geteuid() != 0:
         return fd
-    from muster_root.settings import Site, Unusable
-
     try:
         user = Site(str(directory)).settings["agent_user"]
         account = pwd.getpwnam(user)
-    except Unusable as why:
-        raise ConfigInvalid(file=str(directory), why=str(why)) from None
     except KeyError:
         raise StartFailed(
             why=f"the account {user} does not exist; the part that talks to the network runs as it. Make it with: "

@@ -179,7 +179,7 @@ def main() -> None:
         asyncio.run(serve(socket.socket(fileno=link)))
     except* MusterError as group:
         for why in group.exceptions:
-            log.error("The agent cannot go on: %s", why)
+            log.error("The agent cannot go on: %s", why)  # noqa: TRY400 -- its sentence says it all
         sys.exit(1)
 
 

@@ -6,6 +6,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from muster.sdk.bar import progress
     from muster.sdk.batch import Batch
     from muster.sdk.client import Client
     from muster.sdk.errors import (
@@ -17,7 +18,6 @@ if TYPE_CHECKING:
     )
     from muster.sdk.executor import Executor
     from muster.sdk.futures import ComputeFuture
-    from muster.sdk.progress import progress
     from muster.serialize.shell import MPIFunction, ShellFunction, ShellResult
 
 _WHERE = {
@@ -33,7 +33,7 @@ _WHERE = {
     "TaskExecutionFailed": "muster.sdk.errors",
     "TaskPending": "muster.sdk.errors",
     "VersionMismatch": "muster.sdk.errors",
-    "progress": "muster.sdk.progress",
+    "progress": "muster.sdk.bar",
 }
 
 __all__ = [

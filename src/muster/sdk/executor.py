@@ -25,6 +25,7 @@ if TYPE_CHECKING:
 
 FLUSH_S = 10.0  # the end of the interpreter waits this long for what was submitted and not yet sent
 JOIN_S = 5.0
+SHUT_DOWN = "this Executor is shut down: it takes no more tasks"
 
 
 class Executor(concurrent.futures.Executor):
@@ -199,6 +200,8 @@ class Executor(concurrent.futures.Executor):
         from muster.sdk.outcomes import item_of_document, resolve
         from muster.sdk.polling import look_up
 
+        if self._stopped:
+            raise RuntimeError(SHUT_DOWN)
         submitter = self._started()
         group = str(self.task_group_id)
         mine = {future.key: future for future in submitter.open_futures() if isinstance(future, ComputeFuture)}
@@ -247,15 +250,16 @@ class Executor(concurrent.futures.Executor):
         if self._endpoint_id is None:
             raise ValueError("no endpoint_id is set: Executor(endpoint_id=...), or executor.endpoint_id = ...")
         if self._stopped:
-            raise RuntimeError("this Executor is shut down: it takes no more tasks")
+            raise RuntimeError(SHUT_DOWN)
 
     def _put(self, code: Code, payload: str) -> ComputeFuture:
         future = ComputeFuture(new_key(), self._ask)
         submitter = self._submitter or self._started()
         submitter.batch_size = self.batch_size
         if not submitter.put(self._lane(), Call(future, code, payload)):
-            raise RuntimeError("this Executor is shut down: it takes no more tasks")
-        self.task_count_submitted += 1
+            raise RuntimeError(SHUT_DOWN)
+        with self._lock:
+            self.task_count_submitted += 1
         return future
 
     def _lane(self) -> Lane:
@@ -289,7 +293,7 @@ class Executor(concurrent.futures.Executor):
 def _results(futures: list[ComputeFuture], end_s: float | None, shown: bool) -> Iterator[Any]:
     with ExitStack() as stack:
         if shown:
-            from muster.sdk.progress import bar
+            from muster.sdk.bar import bar
 
             stack.enter_context(bar(futures))
         left = deque(futures)

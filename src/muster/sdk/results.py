@@ -187,16 +187,25 @@ class ResultsReader:
     async def _take(self, deliveries: list[Delivery]) -> None:
         for delivery in deliveries:
             if len(delivery.body) > LARGE_BYTES:
-                await aside(self._settle, delivery)
+                unknown = await aside(self._settle, delivery)
             else:
-                self._settle(delivery)
-            delivery.ack()
+                unknown = self._settle(delivery)
+            # Another process may read the same group: it gets its chance, once, before the message is dropped.
+            if unknown and not delivery.redelivered:
+                delivery.requeue()
+            else:
+                delivery.ack()
 
-    def _settle(self, delivery: Delivery) -> None:
+    def _settle(self, delivery: Delivery) -> int:
+        """How many results in it nobody here waits for."""
+        unknown = 0
         for item in items_of(delivery.body, delivery.content_type):
             future = self.pending.pop(item.task, None)
-            if future is not None:
+            if future is None:
+                unknown += 1
+            else:
                 resolve(future, item, self._serializer)
+        return unknown
 
     async def _queue(self) -> ResultQueue:
         queue: ResultQueue = await self._ask("GET", "/v2/get_amqp_result_connection_url", ResultQueue)

@@ -1,7 +1,7 @@
 """The seam to the database. One implementation, two databases: `muster.store.sql` on SQLite (WAL) and PostgreSQL.
 
 Every method is atomic and returns after commit. Identifiers are `uuid.UUID`, times unix seconds (float; a creation or
-completion time of 0.0 becomes now), secrets only as digests. A database that is away, full or read-only is `StoreOutage`.
+completion time of 0.0 becomes now), secrets only as digests. A database that is away, full or read-only: `StoreOutage`.
 """
 
 from __future__ import annotations

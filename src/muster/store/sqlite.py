@@ -12,6 +12,7 @@ import sqlite3
 import threading
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from dataclasses import dataclass
 from queue import Empty, SimpleQueue
 from typing import Any, TypeVar, cast
@@ -20,6 +21,7 @@ from uuid import UUID
 from sqlalchemy import Connection, NullPool, Table, create_engine
 from sqlalchemy.dialects.postgresql import Insert
 from sqlalchemy.dialects.sqlite import insert
+from sqlalchemy.exc import SQLAlchemyError
 
 from muster.errors import StoreOutage
 from muster.model.task import Outcome, Task
@@ -223,7 +225,7 @@ class SqliteDatabase:
         loops = {job.loop for job in jobs}
         for loop in loops:
             mine = [(job.future, answer) for job, answer in zip(jobs, answers, strict=True) if job.loop is loop]
-            if not loop.is_closed():
+            with suppress(RuntimeError):  # its loop is closed: nobody waits any more, and the others still do
                 loop.call_soon_threadsafe(_settle, mine)
 
 
@@ -241,10 +243,11 @@ def _attempt(connection: Connection, raw: sqlite3.Connection, job: Job) -> Any:
 
 
 def _leave(connection: Connection, raw: sqlite3.Connection) -> None:
-    if connection.in_transaction():  # SQLAlchemy believes in a transaction since the first statement
-        connection.rollback()
-    if raw.in_transaction:
-        raw.rollback()
+    with suppress(sqlite3.Error, SQLAlchemyError):  # the thread must outlive it; the next BEGIN would tell
+        if connection.in_transaction():  # SQLAlchemy believes in a transaction since the first statement
+            connection.rollback()
+        if raw.in_transaction:
+            raw.rollback()
 
 
 def _settle(answers: list[tuple[asyncio.Future[Any], Any]]) -> None:

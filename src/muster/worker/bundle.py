@@ -68,6 +68,7 @@ class Keeper:
         self._child: Child | None = None
         self._frames = Frames()
         self._environment: dict[str, str] = {}
+        self._manager = os.getppid()
         self._base = 0  # numbers of calls that were used up
 
     def run(self, codes: dict[int, str], rows: list[Row], timeout_s: float | None) -> list[Answer]:
@@ -139,7 +140,9 @@ class Keeper:
         poller.register(exited, select.POLLIN)
         try:
             while not all(at in answers for at in rows):
-                ready = {descriptor for descriptor, _ in poller.poll(_POLL_MS if timeout_s else None)}
+                ready = {descriptor for descriptor, _ in poller.poll(_POLL_MS)}
+                if os.getppid() != self._manager:
+                    self._abandon()
                 if child.socket.fileno() in ready:
                     data = child.socket.recv(_RECV_BYTES)
                     if not data:
@@ -153,6 +156,11 @@ class Keeper:
                     child.signal(signal.SIGKILL)
         finally:
             os.close(exited)
+
+    def _abandon(self) -> None:
+        """The manager is dead and its tasks are told as lost: what was told as lost must not go on."""
+        self.end()
+        os._exit(1)
 
     def _read(self, data: bytes, base: int, answers: dict[int, Answer]) -> None:
         for message in self._frames.feed(data):

@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import os
 import signal
-import subprocess
 import sys
 from pathlib import Path
 from typing import Any
@@ -44,6 +43,28 @@ class Watched:
                 self.more.clear()
                 await self.more.wait()
         return self.results
+
+
+async def written(file: Path) -> int:
+    """The number that another process writes there."""
+    async with asyncio.timeout(30):
+        while not (file.exists() and file.read_text()):  # noqa: ASYNC110, ASYNC240 - a file cannot be awaited
+            await asyncio.sleep(0.05)
+    return int(file.read_text())  # noqa: ASYNC240
+
+
+async def ended(pid: int) -> None:
+    """Once nothing of that number runs."""
+    async with asyncio.timeout(10):
+        while psutil.pid_exists(pid) and psutil.Process(pid).status() != psutil.STATUS_ZOMBIE:  # noqa: ASYNC110
+            await asyncio.sleep(0.05)
+
+
+def tell_and_sleep(path: str) -> None:
+    import time
+
+    Path(path).write_text(str(os.getpid()))
+    time.sleep(60)
 
 
 def abs_of(x: int) -> int:
@@ -89,15 +110,15 @@ async def test_a_lost_manager_fails_its_tasks_once_its_heartbeat_is_missed(tmp_p
         watched.submit(os.kill, 0, 0)
         await watched.count(2)
         key = uuid4().bytes
-        item = TaskItem(uuid4().bytes, key, PACK.pack_arguments((60,), {}))
-        import time
-
-        watched.engine.submit([item], {key: PACK.pack_function(time.sleep)})
+        item = TaskItem(uuid4().bytes, key, PACK.pack_arguments((str(tmp_path / "pid"),), {}))
+        watched.engine.submit([item], {key: PACK.pack_function(tell_and_sleep)})
+        pid = await written(tmp_path / "pid")
         for pool in pools():
             pool.kill()
         assert (await watched.count(3))[2].error_code == "WorkerLost"
         watched.submit(abs_of, -3)
         assert (await watched.count(4))[3].error_code is None
+        await ended(pid)
     finally:
         await watched.engine.stop()
 
@@ -158,13 +179,8 @@ async def main():
     await asyncio.sleep(100)
 asyncio.run(main())
 """
-    parent = subprocess.Popen([sys.executable, "-c", program])
-    async with asyncio.timeout(30):
-        while not (tmp_path / "pid").exists():  # noqa: ASYNC110 - another process writes it
-            await asyncio.sleep(0.05)
+    parent = await asyncio.create_subprocess_exec(sys.executable, "-c", program)
+    pid = await written(tmp_path / "pid")
     parent.kill()
-    parent.wait()
-    pid = int((tmp_path / "pid").read_text())
-    async with asyncio.timeout(10):
-        while psutil.pid_exists(pid) and psutil.Process(pid).status() != psutil.STATUS_ZOMBIE:  # noqa: ASYNC110
-            await asyncio.sleep(0.05)
+    await parent.wait()
+    await ended(pid)

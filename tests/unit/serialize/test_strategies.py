@@ -90,8 +90,7 @@ OFFICIAL_CODE = [
     'st\nh:def h(x):\n    "doc: é"\n    return x*2\n',
     'sd\nh:def h(x):\n    "doc: é"\n    return x*2\n',
     '12\n43\nst\nh:def h(x):\n    "doc: é"\n    return x*2\n43\nsd\nh:def h(x):\n    "doc: é"\n    return x*2\n',
-    "10\n04\n:broken:03\n:gASVMQAAAAAAAACMAWiUjCdkZWYgaCh4KToKICAgICJkb2M6IMOpIgogICAgcmV0dXJuIHgqMgqU\nhpQu\n"
-    ':st\n:h:def h(x):\n    "doc: é"\n    return x*2\n',
+    '10\n04\n:broken:03\n:broken:st\n:h:def h(x):\n    "doc: é"\n    return x*2\n',
 ]
 
 
@@ -142,7 +141,7 @@ def test_dill_is_not_loaded_for_values_that_pickle_can_carry() -> None:
 
 def test_what_cannot_be_pickled_says_what_it_was() -> None:
     with pytest.raises(CannotSerialize, match="generator"):
-        Serializer().serialize(x for x in ())
+        Serializer().serialize(character for character in "abc")
 
 
 @pytest.mark.parametrize("buffer", ["", "00", "zz\nx", "00\n!!!!", "01\nAAAA\n", "11\n{", "13\n9\nx", "st\nno colon"])

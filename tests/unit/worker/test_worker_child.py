@@ -5,13 +5,14 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Iterator
 from pathlib import Path
 from uuid import uuid4
 
 import pytest
 
 from muster.serialize import Serializer
-from muster.worker.bundle import Keeper
+from muster.worker.bundle import Keeper, Row
 from muster.worker.child import explain_exit
 from muster.worker.process import Frames, frame
 from muster.worker.task import Runner, TaskOptions
@@ -77,7 +78,7 @@ def test_an_exit_is_explained_in_words() -> None:
 
 
 @pytest.fixture
-def keeper(tmp_path: Path) -> object:
+def keeper(tmp_path: Path) -> Iterator[Keeper]:
     keeper = Keeper(TaskOptions(), tmp_path)
     yield keeper
     keeper.end()
@@ -93,7 +94,7 @@ def die(number: int) -> None:
 
 def test_a_crash_in_a_bundle_costs_the_call_that_crashed(keeper: Keeper) -> None:
     codes = {0: PACK.pack_function(double), 1: PACK.pack_function(die)}
-    rows = [(0, uuid4().bytes, PACK.pack_arguments((n,), {}), ()) for n in range(20)]
+    rows: list[Row] = [(0, uuid4().bytes, PACK.pack_arguments((n,), {}), ()) for n in range(20)]
     rows.insert(10, (1, uuid4().bytes, PACK.pack_arguments((signal.SIGSEGV,), {}), ()))
     answers = keeper.run(codes, rows, None)
     assert answers[10][1] == "WorkerLost"
@@ -103,7 +104,7 @@ def test_a_crash_in_a_bundle_costs_the_call_that_crashed(keeper: Keeper) -> None
 
 def test_a_call_over_its_time_ends_and_the_rest_of_the_bundle_runs(keeper: Keeper) -> None:
     codes = {0: PACK.pack_function(double), 1: PACK.pack_function(time.sleep)}
-    rows = [
+    rows: list[Row] = [
         (1, uuid4().bytes, PACK.pack_arguments((60,), {}), ()),
         (0, uuid4().bytes, PACK.pack_arguments((2,), {}), ()),
     ]
@@ -114,7 +115,7 @@ def test_a_call_over_its_time_ends_and_the_rest_of_the_bundle_runs(keeper: Keepe
 
 def test_a_changed_environment_of_the_node_reaches_the_call(keeper: Keeper, monkeypatch: pytest.MonkeyPatch) -> None:
     codes = {0: PACK.pack_function(os.getenv)}
-    rows = [(0, uuid4().bytes, PACK.pack_arguments(("PARSL_MPI_PREFIX",), {}), ())]
+    rows: list[Row] = [(0, uuid4().bytes, PACK.pack_arguments(("PARSL_MPI_PREFIX",), {}), ())]
     for value in ("mpiexec -n 2", "mpiexec -n 4"):
         monkeypatch.setenv("PARSL_MPI_PREFIX", value)
         assert PACK.deserialize(keeper.run(codes, rows, None)[0][0]) == value

@@ -12,7 +12,7 @@ import logging
 import os
 import time
 from collections import deque
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from math import ceil
 from pathlib import Path
@@ -23,7 +23,7 @@ from muster.engine.options import CommonOptions
 from muster.engine.outlet import Outlet, result_of
 from muster.engine.pace import Pace
 from muster.engine.parsl.blocks import Blocks
-from muster.engine.parsl.settings import Container, Scaling, Settings
+from muster.engine.parsl.settings import Settings
 from muster.engine.seat import Call
 from muster.errors import MusterError, StartFailed, WorkerLost
 from muster.wire.bundle import ResultItem, TaskItem
@@ -44,44 +44,10 @@ _STOP_S = 10.0
 class ParslEngine:
     """Parsl's HighThroughputExecutor, driven directly."""
 
-    def __init__(
-        self,
-        *,
-        label: str | None = None,
-        address: str | Mapping[str, Any] | None = None,
-        provider: Mapping[str, Any] | None = None,
-        strategy: str | Mapping[str, Any] | None = None,
-        job_status_kwargs: Mapping[str, Any] | None = None,
-        manager_selector: Mapping[str, Any] | None = None,
-        max_retries_on_system_failure: int = 0,
-        container_type: str | None = None,
-        container_uri: str | None = None,
-        container_cmd_options: str | None = None,
-        working_dir: str | None = None,
-        run_in_sandbox: bool = False,
-        allowed_serializers: list[str] | None = None,
-        task_timeout_s: float | None = None,
-        result_size_limit: int | None = None,
-        **passed_on: Any,
-    ) -> None:
-        self._settings = Settings(
-            label=label or "GlobusComputeEngine",
-            address=address,
-            provider=provider or {"type": "LocalProvider"},
-            manager_selector=manager_selector,
-            scaling=Scaling.of(strategy, job_status_kwargs),
-            container=Container.of(container_type, container_uri, container_cmd_options),
-            passed_on=passed_on,
-        )
-        self._settings.check()
-        self._common = CommonOptions.of(
-            working_dir=working_dir,
-            run_in_sandbox=run_in_sandbox,
-            allowed_serializers=allowed_serializers,
-            task_timeout_s=task_timeout_s,
-            result_size_limit=result_size_limit,
-        )
-        self._retries = max_retries_on_system_failure
+    def __init__(self, **config: Any) -> None:
+        self._settings = Settings.of(config)
+        self._common = CommonOptions.of(**self._settings.common)
+        self._retries = self._settings.retries
         self._waiting: deque[Call] = deque()
         self._flying: dict[int, list[Call]] = {}
         self._numbers = itertools.count()

@@ -6,7 +6,7 @@ import inspect
 import shlex
 import sys
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -54,26 +54,25 @@ PASSED_ON = frozenset(
         "encrypted",
     }
 )
-_OUR_OWN = frozenset(  # named here only to be suggested for a misspelt key
-    {
-        "address",
-        "allowed_serializers",
-        "container_cmd_options",
-        "container_type",
-        "container_uri",
-        "job_status_kwargs",
-        "label",
-        "manager_selector",
-        "max_retries_on_system_failure",
-        "provider",
-        "result_size_limit",
-        "run_in_sandbox",
-        "strategy",
-        "task_timeout_s",
-        "type",
-        "working_dir",
-    }
-)
+_COMMON = {
+    "working_dir": None,
+    "run_in_sandbox": False,
+    "allowed_serializers": None,
+    "task_timeout_s": None,
+    "result_size_limit": None,
+}
+_OUR_OWN = {
+    "address",
+    "container_cmd_options",
+    "container_type",
+    "container_uri",
+    "job_status_kwargs",
+    "label",
+    "manager_selector",
+    "max_retries_on_system_failure",
+    "provider",
+    "strategy",
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -141,11 +140,34 @@ class Settings:
     manager_selector: Mapping[str, Any] | None
     scaling: Scaling
     container: Container | None
-    passed_on: Mapping[str, Any] = field(default_factory=dict)
+    retries: int
+    common: Mapping[str, Any]  # keys that all engines have
+    passed_on: Mapping[str, Any]
+
+    @classmethod
+    def of(cls, config: Mapping[str, Any]) -> Settings:
+        """From the block; ConfigInvalid for all that can be known to be wrong without importing Parsl."""
+        only_known("engine", config, PASSED_ON | _OUR_OWN | _COMMON.keys())
+        get = config.get
+        retries = get("max_retries_on_system_failure") or 0
+        if not isinstance(retries, int) or retries < 0:
+            raise refuse("engine.max_retries_on_system_failure", f"{retries!r} is no whole number")
+        settings = cls(
+            label=get("label") or "GlobusComputeEngine",
+            address=get("address"),
+            provider=get("provider") or {"type": "LocalProvider"},
+            manager_selector=get("manager_selector"),
+            scaling=Scaling.of(get("strategy"), get("job_status_kwargs")),
+            container=Container.of(get("container_type"), get("container_uri"), get("container_cmd_options")),
+            retries=retries,
+            common={key: default if get(key) is None else get(key) for key, default in _COMMON.items()},
+            passed_on={key: value for key, value in config.items() if key in PASSED_ON},
+        )
+        settings.check()
+        return settings
 
     def check(self) -> None:
-        """All that can be known without importing Parsl."""
-        only_known("engine", self.passed_on, PASSED_ON | _OUR_OWN)
+        """Refuse types that no table names."""
         check_type("engine.provider", self.provider, PROVIDERS)
         if isinstance(self.address, Mapping):
             check_type("engine.address", self.address, ADDRESSES)
