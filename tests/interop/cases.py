@@ -126,7 +126,7 @@ def case_shell():
         good = ex.submit(sdk.ShellFunction("echo {word}; echo oops >&2"), word="hello").result(PATIENCE_S)
         assert good.returncode == 0, good
         assert good.stdout.strip() == "hello", good.stdout
-        assert good.stderr.strip() == "oops", good.stderr
+        assert "oops" in good.stderr.splitlines(), good.stderr  # theirs adds a warning of its own
         bad = ex.submit(sdk.ShellFunction("exit 3")).result(PATIENCE_S)
         assert bad.returncode == 3, bad
     return {"returncodes": [good.returncode, bad.returncode]}

@@ -10,6 +10,7 @@ import shlex
 import subprocess
 import sys
 import tempfile
+import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -93,7 +94,6 @@ class Both(Site):
             "GLOBUS_COMPUTE_CLIENT_ID": ours["MUSTER_CLIENT_ID"],
             "GLOBUS_COMPUTE_CLIENT_SECRET": ours["MUSTER_CLIENT_SECRET"],
             "PATH": f"{programs}:/usr/local/bin:/usr/bin:/bin",
-            "PYTHONUNBUFFERED": "1",
         }
 
     def official_endpoint(self, name: str, programs: Path, account: str | None) -> str:
@@ -113,8 +113,12 @@ class Both(Site):
         self.write(directory / "user_environment.yaml", yaml.safe_dump({"PATH": env["PATH"]}), account)
         if account is None:
             next(directory.glob("*identity_mapping*.json")).write_text(json.dumps(MAPPING))
-        process = self.processes.start(f"official {name}", [command, "start", name], env, account=account)
-        process.wait_for("Endpoint ID", 60)
+        self.processes.start(f"official {name}", [command, "start", name], env, account=account)
+        # It says nothing to what is no terminal; its log does.
+        log, deadline = directory / "endpoint.log", time.monotonic() + 60
+        while not (log.exists() and "Awaiting messages" in log.read_text()):
+            assert time.monotonic() < deadline, log.read_text() if log.exists() else "no log"
+            time.sleep(0.1)
         return str(json.loads((directory / "endpoint.json").read_text())["endpoint_id"])
 
     def cases(

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from root.rules import ALICE, Inside, broken
+from root.rules import ACCOUNTS, ALICE, Inside, broken
 
 pytestmark = pytest.mark.root
 
@@ -18,7 +18,7 @@ SETRESGID = "os.setresgid(gid, gid, gid)"
 FOLDING = ["pwd.getpwnam(user) if user", "pwd.getpwnam(user.lower()) if user"]  # a directory that folds case
 REFUSED = "refused by the program's own check"
 STARTED = "started, and must not have"
-DIRTY = {"1", "2", "0"}
+FDS = {"1", "2", "0"}
 
 
 @dataclass(frozen=True)
@@ -36,11 +36,11 @@ MUTANTS = [
     Mutant("initgroups with root's group", [["initgroups(account.pw_name, gid)", "initgroups('root', 0)"]], {"groups"}),
     Mutant("no setresgid", [[SETRESGID, "pass"]], {REFUSED}),
     Mutant("setegid only", [[SETRESGID, "os.setegid(gid)"]], {REFUSED}),
-    Mutant("setegid, unchecked", [[SETRESGID, "os.setegid(gid)"], UNCHECKED], {"gid"}),
+    Mutant("setegid, unchecked", [[SETRESGID, "os.setegid(gid)"], UNCHECKED], {"gid", "no_way_back"}),
     Mutant("no setresuid", [[SETRESUID, "pass"]], {REFUSED}),
     Mutant("seteuid only", [[SETRESUID, "os.seteuid(uid)"]], {REFUSED}),
     Mutant("the saved id stays root", [[SETRESUID, "os.setresuid(uid, uid, 0)"]], {REFUSED}),
-    Mutant("no setresuid, unchecked", [[SETRESUID, "pass"], UNCHECKED], {"uid", "no_way_back"}),
+    Mutant("no setresuid, unchecked", [[SETRESUID, "pass"], UNCHECKED], {"uid", "no_way_back"}, {"user": "guest"}),
     Mutant("user before groups", [["os.initgroups(account.pw_name, gid)", "os.setresuid(uid, uid, uid)"]], {REFUSED}),
     Mutant("bounding set kept", [["libc.prctl(CAPBSET_DROP, number, 0, 0, 0) != 0", "False"]], {"capabilities"}),
     Mutant(
@@ -107,7 +107,7 @@ def test_each_missing_defence_is_noticed(mutant: Mutant, outcomes: dict[str, dic
         assert came["seen"] is not None or came["told"].startswith("+"), came
     else:
         assert came["seen"] is not None, came
-        assert broken(came["seen"], ALICE, DIRTY) == mutant.expected
+        assert broken(came["seen"], ACCOUNTS[mutant.facts.get("user", "alice")], FDS) == mutant.expected
 
 
 def test_the_program_as_it_is_breaks_no_rule_and_starts_none_of_the_forbidden(inside: Inside) -> None:
@@ -116,7 +116,7 @@ def test_the_program_as_it_is_breaks_no_rule_and_starts_none_of_the_forbidden(in
     cases = [{"changes": change, **mutant.facts} for change, mutant in zip(changes, forbidden, strict=True)]
     clean, *refused = inside("become_stage.py", [{}, *cases])
     assert clean["told"] == "+"
-    assert broken(clean["seen"], ALICE, DIRTY) == set()
+    assert broken(clean["seen"], ALICE, FDS) == set()
     for came, mutant in zip(refused, forbidden, strict=True):
         assert came["seen"] is None, mutant.name
         assert came["told"].startswith("PermissionError"), mutant.name
