@@ -1,6 +1,6 @@
 """`make bench`: our SDK and endpoint beside the official ones, on the same service, in one run.
 
-As root it works in a network and mount namespace of its own, with real accounts. Prints a table and, with `--json`, the figures.
+As root, in network and mount namespaces of its own, with real accounts. Prints a table and, with `--json`, the figures.
 """
 
 from __future__ import annotations
@@ -108,9 +108,10 @@ def show(results: dict) -> None:
     for engine in ENGINES:
         ours, theirs = results.get(f"muster {engine}"), results.get(f"official {engine}")
         if ours and theirs:
+            ratios = [ours["noop_per_s"] / theirs["noop_per_s"]]
+            ratios += [theirs[figure] / ours[figure] for figure in ("p50_ms", "cold_s")]
             print(
-                f"{engine}: {ours['noop_per_s'] / theirs['noop_per_s']:.1f}× the tasks a second, "
-                f"round trip 1/{theirs['p50_ms'] / ours['p50_ms']:.0f}, cold start 1/{theirs['cold_s'] / ours['cold_s']:.1f}"
+                "{}: {:.1f} times the tasks a second, round trip 1/{:.0f}, cold start 1/{:.1f}".format(engine, *ratios)
             )
 
 

@@ -1,4 +1,4 @@
-"""Run by the benchmark with either SDK: `python client.py PACKAGE ENDPOINT CONFIG_JSON TASKS NAME=PID…`; prints one JSON line."""
+"""Run with either SDK: `python client.py PACKAGE ENDPOINT CONFIG_JSON TASKS NAME=PID…` prints one JSON line."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ import os
 import statistics
 import sys
 import time
+from pathlib import Path
 
 PACKAGE, ENDPOINT, CONFIG, TASKS = sys.argv[1], sys.argv[2], json.loads(sys.argv[3]), int(sys.argv[4])
 PARTS = dict(part.split("=") for part in sys.argv[5:])
@@ -26,15 +27,13 @@ def cpu_s(pid: str) -> float:
     """CPU seconds of a process and everything below it, reaped children included."""
     below: dict[str, list[str]] = {}
     times: dict[str, float] = {}
-    for entry in os.listdir("/proc"):
-        if entry.isdigit():
-            try:
-                with open(f"/proc/{entry}/stat") as file:
-                    fields = file.read().rpartition(")")[2].split()
-            except OSError:
-                continue
-            below.setdefault(fields[1], []).append(entry)
-            times[entry] = sum(map(int, fields[11:15])) / TICK
+    for entry in Path("/proc").glob("[0-9]*"):
+        try:
+            fields = (entry / "stat").read_text().rpartition(")")[2].split()
+        except OSError:
+            continue
+        below.setdefault(fields[1], []).append(entry.name)
+        times[entry.name] = sum(map(int, fields[11:15])) / TICK
     total, todo = 0.0, [pid]
     while todo:
         one = todo.pop()

@@ -22,7 +22,7 @@ EXPRESSION, EXTERNAL = "expression_identity_mapping#1.0.0", "external_identity_m
 INPUT, OUTPUT = "identity_mapping_input#1.0.0", "identity_mapping_output#1.0.0"
 CONNECTOR = "145812c8-decc-41f1-83cf-bb2a85a2a70b"  # programs written for the official endpoint expect it
 NAME = re.compile(r"(?=.*[^0-9])[A-Za-z0-9_][A-Za-z0-9_.-]{0,31}")  # POSIX, and never taken for a number
-NOBODY, PROGRAM_S, TOTAL_S, LIMIT_BYTES, LIMIT_CHARACTERS = 65534, 5, 20, 64 * 1024, 256
+NOBODY, PROGRAM_S, ENTRY_S, LIMIT_BYTES, LIMIT_CHARACTERS = 65534, 5, 7, 64 * 1024, 256
 Identities = list[dict[str, str]]
 Find = Callable[[Identities, str], "tuple[str, str] | None"]
 
@@ -103,9 +103,9 @@ def main() -> None:
         os.setgroups([])
         os.setresgid(NOBODY, NOBODY, NOBODY)
         os.setresuid(NOBODY, NOBODY, NOBODY)
-    signal.alarm(TOTAL_S)  # a pattern that never ends is ended
     identities, found = json.loads(os.fdopen(int(sys.argv[2]), "rb").read()), None
     for finder in finders:
+        signal.alarm(ENTRY_S)  # a pattern that never ends is ended, and this process with it
         try:
             found = found or finder(identities, sys.argv[1])
         except (ValueError, KeyError, TypeError, OSError) as why:  # this entry failed: the next one may know

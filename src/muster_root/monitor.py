@@ -99,18 +99,11 @@ class Monitor:
         self.marks = self.site.marks()
         self.agent, self.link = agent, link = employ(self.site, "agent", facts, self.lent, streams, self.agent_log)
         pidfd = os.pidfd_open(agent.pid)
-        fds: list[int] = []
         try:
             while True:
                 yield link.fileno()
-                body, fds, flags, _ = socket.recv_fds(link, 2 * LIMIT_BYTES, 4, socket.MSG_CMSG_CLOEXEC)
-                asked = REQUEST.match(body)
-                if not asked or flags & (socket.MSG_TRUNC | socket.MSG_CTRUNC) or (fds and asked[1] != b"start"):
-                    raise Malformed(body)
-                self.go(VERBS[asked[1]](self, int(asked[2]), body[asked.end() :], fds))
+                self.obey(link)
         except (Malformed, OSError) as why:
-            while fds:
-                os.close(fds.pop())
             if why.args != (b"",):
                 self.say(f"The agent sent what none of ours sends ({why!r:.100}); it is ended.")
         agent.kill()
@@ -120,6 +113,18 @@ class Monitor:
         link.close()
         self.pause_s = 0.5 if time.monotonic() - since_s > LONGEST_PAUSE_S else min(LONGEST_PAUSE_S, self.pause_s * 2)
         self.agent, self.agent_at_s = None, time.monotonic() + self.pause_s
+
+    def obey(self, link: socket.socket) -> None:
+        """One request, from the table or not at all."""
+        body, fds, flags, _ = socket.recv_fds(link, 2 * LIMIT_BYTES, 4, socket.MSG_CMSG_CLOEXEC)
+        asked = REQUEST.match(body)
+        whole = asked and not flags & (socket.MSG_TRUNC | socket.MSG_CTRUNC)
+        if asked and whole and len(fds) == (2 if asked[1] == b"start" else 0):
+            self.go(VERBS[asked[1]](self, int(asked[2]), body[asked.end() :], fds))
+            return
+        for fd in fds:
+            os.close(fd)
+        raise Malformed(body)
 
     def stop(self, _number: int, body: bytes, _fds: list[int]) -> Steps:
         """Ask a user endpoint to end; its name is all the agent can choose."""
@@ -136,7 +141,7 @@ class Monitor:
         """Become the mapped user. The first descriptor holds the secrets: it is passed on, never read."""
         order, child = None, Child(time.monotonic() + START_S)
         try:
-            if len(fds) != 2 or not stat.S_ISFIFO(os.fstat(fds[1]).st_mode) or not sealed(fds[0]):
+            if not stat.S_ISFIFO(os.fstat(fds[1]).st_mode) or not sealed(fds[0]):
                 raise Malformed("descriptors")
             order = self.gate.check(body[32:], body[:32], time.time())
             if order.name in self.children:

@@ -104,7 +104,9 @@ class Both(Site):
         self._give(home, account)
         env = self.official_environment(person, programs) | {"GLOBUS_COMPUTE_USER_DIR": str(home)}
         command = str(programs / "globus-compute-endpoint")
-        options = ["--multi-user", "true", "--contact-email", "mickey97@example.org"] if account is None else []
+        options = ["--multi-user", "true"] if account is None else []
+        if account is None and "--contact-email" in self.processes.run([command, "configure", "--help"], env):
+            options += ["--contact-email", "mickey97@example.org"]
         self.processes.run([command, "configure", name, *options], env, account=account)
         directory = home / name
         self.write(directory / "user_config_template.yaml.j2", TEMPLATE, account)

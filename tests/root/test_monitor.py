@@ -155,15 +155,13 @@ def sealed(raw: bytes) -> bytes:
 
 
 def test_a_malformed_request_ends_the_agent_and_another_one_goes_on(inside: Inside) -> None:
-    bad = ["", "start", "getattr 1\n", "start -1\n", "start 99999999999\n", "START 1\n" + "x" * 40, "list 1 \n", "\0" * 50]
-    steps: list[Any] = [{"raw": text, "await": ["end of line"]} for text in bad[1:3]]
+    steps: list[Any] = [{"raw": "getattr 1\n", "await": ["end of line"]}]
     good = step(order(), until=BOTH)
-    unsealed = {**step(order(), until=("end of line",))}
-    unsealed["start"] = {**unsealed["start"], "sealed": False}
+    unsealed = step(order(), until=("end of line",), sealed=False)
     outcome = play(inside, [*steps, unsealed, good])
     assert answers(outcome) == ["STARTED"]
-    assert outcome["log"].count("sent what none of ours sends") == 3
-    assert len([one for one in outcome["transcript"] if "hello" in one]) == 4
+    assert outcome["log"].count("sent what none of ours sends") == 2
+    assert len([one for one in outcome["transcript"] if "hello" in one]) == 3
 
 
 def test_children_survive_the_agent_and_the_next_one_is_told_of_them(inside: Inside) -> None:
@@ -225,7 +223,8 @@ def test_a_pattern_that_never_ends_is_ended(inside: Inside) -> None:
     rule = {"source": "{username}", "match": "((.*)*)*@x", "output": "{0}"}
     mapping = [{"DATA_TYPE": "expression_identity_mapping#1.0.0", "mappings": [rule]}]
     outcome = play(inside, [step(order("a" * 40 + "@example.org"))], mapping=mapping)
-    assert answers(outcome) in (["START_FAILED"], ["IDENTITY_UNMAPPED"])
+    assert answers(outcome) == ["START_FAILED"]
+    assert "the identity mapping ended with -14" in outcome["log"]
 
 
 def test_a_closed_interpreter_is_named(inside: Inside) -> None:

@@ -91,7 +91,7 @@ def test_a_killed_user_endpoint_is_replaced_and_only_running_tasks_end_in_an_err
     manager = site.manager("kill", "mickey97")
     running = crowd(site, manager)
     running.wait_for("20 ended", 60)
-    os.kill(part(manager, "muster.endpoint"), signal.SIGKILL)
+    os.kill(part(manager, "muster: user endpoint"), signal.SIGKILL)
     ended = outcome(running)
     assert set(ended) <= {"result", "UserEndpointLost"}
     # What had been handed to two workers may be lost; what waited must not be.

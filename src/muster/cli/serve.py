@@ -6,6 +6,8 @@ import click
 
 from muster.cli.refusals import told
 
+_SECONDS = click.FloatRange(min=0)
+
 
 @click.command()
 @click.option("--listen", default="127.0.0.1:5000", metavar="HOST:PORT", show_default=True, help="API and identity.")
@@ -18,6 +20,22 @@ from muster.cli.refusals import told
 @click.option("--public-url", default=None, metavar="URL", help="Under which clients reach the API.")
 @click.option("--amqp-public", default=None, metavar="URL", help="Under which clients reach the broker.")
 @click.option("--amqp-management", default=None, metavar="URL", help="RabbitMQ's management API, to close connections.")
+@click.option(
+    "--offline-grace",
+    default=60.0,
+    type=_SECONDS,
+    metavar="SECONDS",
+    show_default=True,
+    help="How long a manager may be away before tasks for its user endpoints end.",
+)
+@click.option(
+    "--single-offline-grace",
+    default=3600.0,
+    type=_SECONDS,
+    metavar="SECONDS",
+    show_default=True,
+    help="The same for single-user endpoints.",
+)
 @told
 def serve(
     listen: str,
@@ -28,10 +46,13 @@ def serve(
     public_url: str | None,
     amqp_public: str | None,
     amqp_management: str | None,
+    offline_grace: float,
+    single_offline_grace: float,
 ) -> None:
     """Run the service: API, identity, store and broker."""
     from muster.cli.hosting import Hosting  # the service's imports are for those who serve
     from muster.cli.plan import Plan
+    from muster.service import Settings
 
     plan = Plan.of(
         listen=listen,
@@ -43,4 +64,5 @@ def serve(
         amqp_public=amqp_public,
         amqp_management=amqp_management,
     )
-    raise SystemExit(Hosting(plan).run())
+    settings = Settings(offline_grace_s=offline_grace, single_offline_grace_s=single_offline_grace)
+    raise SystemExit(Hosting(plan, settings).run())
