@@ -1,4 +1,4 @@
-"""Run with either SDK: `python client.py PACKAGE ENDPOINT CONFIG_JSON TASKS NAME=PID…` prints one JSON line."""
+"""Run with either SDK: `python client.py PACKAGE ENDPOINT CONFIG_JSON TASKS NAME=PID[,uid:UID]…` prints one JSON line."""
 
 from __future__ import annotations
 
@@ -23,23 +23,33 @@ def echo(value):
     return value
 
 
-def cpu_s(pid: str) -> float:
-    """CPU seconds of a process and everything below it, reaped children included."""
+def cpu_s(places: str) -> float:
+    """CPU seconds of these processes, all below them, and all of these accounts (blocks leave the tree)."""
     below: dict[str, list[str]] = {}
     times: dict[str, float] = {}
+    todo = []
+    wanted = places.split(",")
     for entry in Path("/proc").glob("[0-9]*"):
         try:
             fields = (entry / "stat").read_text().rpartition(")")[2].split()
+            owner = f"uid:{entry.stat().st_uid}"
         except OSError:
             continue
         below.setdefault(fields[1], []).append(entry.name)
         times[entry.name] = sum(map(int, fields[11:15])) / TICK
-    total, todo = 0.0, [pid]
+        if owner in wanted or entry.name in wanted:
+            todo.append(entry.name)
+    seen: set[str] = set()
     while todo:
         one = todo.pop()
-        total += times.get(one, 0.0)
-        todo += below.get(one, [])
-    return total
+        if one not in seen:
+            seen.add(one)
+            todo += below.get(one, [])
+    return sum(times.get(one, 0.0) for one in seen)
+
+
+def all_cpu_s() -> dict[str, float]:
+    return {part: cpu_s(places) for part, places in PARTS.items()} | {"sdk": cpu_s(str(os.getpid()))}
 
 
 def main() -> None:
@@ -61,13 +71,13 @@ def main() -> None:
         told["p99_ms"] = statistics.quantiles(trips, n=100)[98]
         for name, argument, function in (("noop", None, nothing), ("kilobyte", "x" * 1024, echo)):
             arguments = () if argument is None else (argument,)
-            before = {part: cpu_s(pid) for part, pid in PARTS.items()} | {"sdk": cpu_s(str(os.getpid()))}
+            before = all_cpu_s()
             begun = time.perf_counter()
             futures = [ex.submit(function, *arguments) for _ in range(TASKS)]
             for future in futures:
                 future.result(300)
             wall = time.perf_counter() - begun
-            after = {part: cpu_s(pid) for part, pid in PARTS.items()} | {"sdk": cpu_s(str(os.getpid()))}
+            after = all_cpu_s()
             told[f"{name}_per_s"] = TASKS / wall
             told[f"{name}_cpu_ms"] = {part: (after[part] - before[part]) * 1000 / TASKS for part in before}
     print(json.dumps(told), flush=True)

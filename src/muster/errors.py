@@ -156,6 +156,13 @@ class StartFailed(Refusal):
     public = "The user endpoint could not start: {why}"
 
 
+class EndpointNotStarted(Refusal):
+    """A manager or single-user endpoint did not come up; `why` is for the terminal of whoever started it."""
+
+    code = "ENDPOINT_NOT_STARTED"
+    public = "The endpoint could not start: {why}"
+
+
 class StoreTooNew(Refusal):
     """The database was written by a newer Muster than this one."""
 

@@ -1,6 +1,6 @@
 """What `muster-endpoint start` turns into: python3 -I -S __main__.py DIRECTORY AGENT_DIR ENVIRONMENT LOG READY CONSOLE
 
-The four in the middle are descriptors. READY is told when the agent was started; -1 when nobody waits for that.
+The four in the middle are descriptors. READY is told that the monitor took over; -1 when nobody waits for that.
 """
 
 from __future__ import annotations

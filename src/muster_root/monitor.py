@@ -58,16 +58,17 @@ class Monitor:
         self.poll, self.children, self.link = selectors.DefaultSelector(), dict[str, Child](), socket.socket()
         self.agent: Process | None = None
         self.agent_at_s, self.pause_s, self.stop_asked, self.stop_at_s, self.marks = 0.0, 0.5, False, 0.0, ""
-        self.lifeline, (heard, self.agent_log) = os.pipe(), os.pipe()
+        self.lifeline, (self.heard, self.agent_log) = os.pipe(), os.pipe()
         record = site.record()
         self.gate = Gate(record["endpoint_id"], bytes.fromhex(record["seal_key"]), time.time())
         self.owners = record["owners"].split()
-        self.go(self.overhear(heard))
+        self.go(self.overhear(self.heard))
 
     def say(self, text: str) -> None:
         """Into the log: nothing that a terminal would obey, and no more than a stated length of it."""
         for line in filter(None, text.split("\n")):
-            entry = f"{time.strftime('%Y-%m-%d %H:%M:%S')} {re.sub(r'[^ -~¡-퟿]', '?', line)[:2000]}\n"
+            shown = "".join(char if char.isprintable() else "?" for char in line[:2000])
+            entry = f"{time.strftime('%Y-%m-%d %H:%M:%S')} {shown}\n"
             for place in self.places:
                 with suppress(OSError):  # a full disk or a closed terminal stops nobody's work
                     os.write(place, entry.encode())

@@ -1,6 +1,6 @@
-"""Runs inside the namespace, as root and in a dirty state: starts `become`, or mutants of it, and tells what came of it.
+"""Runs inside the namespace, as root and in a dirty state: starts `become`, or mutants of it, and tells what came.
 
-Input: a list of {"changes": [[old, new], ...], "user": ..., "lowest": ..., "barred": ..., "reads": ..., "command": ...}.
+Input: a list of {"changes": [[old, new], ...], "user", "lowest", "barred", "reads", "command"}.
 Output: for each {"told": what it said on its pipe, "seen": what the probe printed}.
 """
 

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+
 from root.rules import Inside
 
 HERE = Path(__file__).resolve().parent

@@ -1,6 +1,7 @@
-"""Runs inside the namespace, as root and in a dirty state: a real monitor with a scripted agent, probes as user endpoints.
+"""Runs inside the namespace, as root and in a dirty state: a real monitor, a scripted agent, probes as user endpoints.
 
-Input: {"steps": [...], "mapping": [...] or null, "config": "more lines", "prepare": "shell", "record": {...}}.
+Input: {"steps": [...], "mapping": [...] or null, "config": "more lines", "prepare": "shell", "record": {...}}, and
+"until_log": a text whose appearance in the log is the end, instead of the end of the steps.
 Output: {"transcript": [...], "log": "...", "status": exit status, "complained": stderr}.
 """
 
@@ -61,6 +62,12 @@ def prepare(document: dict[str, Any]) -> None:
     subprocess.run(["sh", "-ec", document.get("prepare", ":")], cwd=SITE, check=True)
 
 
+def over(logged: str | None) -> bool:
+    if logged is not None:
+        return logged in (SITE / "endpoint.log").read_text()
+    return (SITE / "agent/finished.json").exists()
+
+
 def main() -> None:
     document = json.load(sys.stdin)
     python = environment_with_probes()
@@ -78,7 +85,7 @@ def main() -> None:
         call, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, close_fds=False, env=secrets
     )
     ends = time.monotonic() + DEADLINE_S
-    while not (SITE / "agent/finished.json").exists() and monitor.poll() is None and time.monotonic() < ends:
+    while not over(document.get("until_log")) and monitor.poll() is None and time.monotonic() < ends:
         time.sleep(0.05)
     monitor.send_signal(signal.SIGTERM)
     try:

@@ -7,9 +7,27 @@ from typing import Any
 
 Inside = Callable[..., Any]  # the fixture: program and document in, document out
 
-ALICE: dict[str, Any] = {"name": "alice", "uid": 2002, "groups": [2002, 3001, 3002], "home": "/home/alice", "shell": "/bin/sh"}
-HARPER: dict[str, Any] = {"name": "harper", "uid": 2001, "groups": [2001, 3001], "home": "/home/harper", "shell": "/bin/sh"}
-GUEST: dict[str, Any] = {"name": "guest", "uid": 2005, "groups": [2005], "home": "/", "shell": "/bin/sh"}  # a home open to all
+ALICE: dict[str, Any] = {
+    "name": "alice",
+    "uid": 2002,
+    "groups": [2002, 3001, 3002],
+    "home": "/home/alice",
+    "shell": "/bin/sh",
+}
+HARPER: dict[str, Any] = {
+    "name": "harper",
+    "uid": 2001,
+    "groups": [2001, 3001],
+    "home": "/home/harper",
+    "shell": "/bin/sh",
+}
+GUEST: dict[str, Any] = {
+    "name": "guest",
+    "uid": 2005,
+    "groups": [2005],
+    "home": "/",
+    "shell": "/bin/sh",
+}  # a home open to all
 ACCOUNTS: dict[str, dict[str, Any]] = {str(account["name"]): account for account in (ALICE, HARPER, GUEST)}
 # SIGPIPE and SIGXFSZ: every Python ignores them, the probe too. 32 and 33 belong to the C library, which lets nobody
 # touch them.

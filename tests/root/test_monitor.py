@@ -7,6 +7,7 @@ from typing import Any
 from uuid import UUID, uuid5
 
 import pytest
+
 from root.orders import KEY, MANAGER, MAPPING, RECORD, identity, name_of, order, step
 from root.rules import ALICE, HARPER, Inside, broken
 
@@ -228,8 +229,9 @@ def test_a_pattern_that_never_ends_is_ended(inside: Inside) -> None:
 
 
 def test_a_closed_interpreter_is_named(inside: Inside) -> None:
-    outcome = play(inside, [], prepare="chmod 700 /srv/python/lib")
-    assert "_muster cannot enter /srv/python/lib" in outcome["log"]
+    sentence = "_muster cannot enter /srv/python/lib"
+    outcome = play(inside, [], prepare="chmod 700 /srv/python/lib", until_log=sentence)
+    assert sentence in outcome["log"]
 
 
 def test_owner_ids_are_no_mapping(inside: Inside) -> None:

@@ -16,6 +16,9 @@ UNCHECKED = [CHECK, "    if False:\n"]
 SETRESUID = "os.setresuid(uid, uid, uid)"
 SETRESGID = "os.setresgid(gid, gid, gid)"
 FOLDING = ["pwd.getpwnam(user) if user", "pwd.getpwnam(user.lower()) if user"]  # a directory that folds case
+ENVIRONMENT = (
+    "os.environ.update(HOME=account.pw_dir, USER=account.pw_name, LOGNAME=account.pw_name, SHELL=account.pw_shell)"
+)
 REFUSED = "refused by the program's own check"
 STARTED = "started, and must not have"
 FDS = {"1", "2", "0"}
@@ -61,8 +64,7 @@ MUTANTS = [
         "environment not the user's",
         [
             [
-                "os.environ.update(HOME=account.pw_dir, USER=account.pw_name, "
-                "LOGNAME=account.pw_name, SHELL=account.pw_shell)",
+                ENVIRONMENT,
                 "pass",
             ]
         ],

@@ -9,11 +9,11 @@ import sys
 import click
 
 from muster.cli.local import AGENT, LocalEndpoint
-from muster.errors import NotFound, Outage
+from muster.errors import MusterError, NotFound, Outage
 
 
 def deregister(endpoint: LocalEndpoint, *, force: bool) -> None:
-    """Outage when the service cannot be told; with `force` that is only said."""
+    """The error that kept the service from being told; with `force` it is only said."""
     id_ = endpoint.endpoint_id
     if id_ is None:
         return
@@ -29,16 +29,22 @@ def deregister(endpoint: LocalEndpoint, *, force: bool) -> None:
             group=found.st_gid,
             extra_groups=[],
             check=False,
+            stdout=subprocess.PIPE,
+            text=True,
         )
-        if done.returncode != 0 and not force:
-            raise Outage(what="The service")
+        if done.returncode != 0:
+            _not_told(Outage.told(done.stdout.strip() or "The service could not be told."), force=force)
         return
     try:
         forget(id_)
-    except Outage as why:
-        if not force:
-            raise
-        click.echo(f"Warning: {why.message()}", err=True)
+    except MusterError as why:
+        _not_told(why, force=force)
+
+
+def _not_told(why: MusterError, *, force: bool) -> None:
+    if not force:
+        raise why
+    click.echo(f"Warning: {why.message()}", err=True)
 
 
 def forget(endpoint_id: str) -> None:
@@ -50,5 +56,14 @@ def forget(endpoint_id: str) -> None:
         return
 
 
+def main() -> None:
+    """Started by `deregister` as the agent's account; the sentence goes to whoever started it."""
+    try:
+        forget(sys.argv[1])
+    except MusterError as why:
+        click.echo(why.message())
+        sys.exit(1)
+
+
 if __name__ == "__main__":
-    forget(sys.argv[1])
+    main()

@@ -9,6 +9,7 @@ import json
 import os
 import pwd
 import re
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -16,7 +17,8 @@ from typing import NoReturn
 
 import muster_root
 from muster.cli.local import AGENT, LocalEndpoint
-from muster.errors import ConfigInvalid, StartFailed
+from muster.cli.mapping import check_mapping
+from muster.errors import ConfigInvalid, EndpointNotStarted
 from muster_root.programs import employ
 from muster_root.settings import Site, Unusable
 
@@ -45,8 +47,10 @@ def become_monitor(
     """Never returns: this process is the monitor from now on, and holds the lock."""
     try:
         _become_monitor(endpoint, console=console, debug=debug, endpoint_id=endpoint_id, ready=ready)
-    except (Unusable, FileNotFoundError) as why:
-        raise ConfigInvalid(file=str(endpoint.directory), why=str(why)) from None
+    except Unusable as why:
+        raise ConfigInvalid.told(str(why)) from None
+    except FileNotFoundError as why:
+        raise ConfigInvalid(file=why.filename or endpoint.directory, why="there is no such file") from None
 
 
 def _become_monitor(endpoint: LocalEndpoint, *, console: bool, debug: bool, endpoint_id: str, ready: int) -> NoReturn:
@@ -68,6 +72,8 @@ def _become_monitor(endpoint: LocalEndpoint, *, console: bool, debug: bool, endp
 def register(directory: Path, lent: list[int], wanted_id: str) -> None:
     """Have the registrar log in and register; what it brings is all that root knows of a service."""
     site = Site(str(directory))
+    if site.privileged:
+        check_mapping(site)
     record = _record(site)
     facts = {
         "endpoint_id": wanted_id or record.get("endpoint_id", ""),
@@ -81,13 +87,15 @@ def register(directory: Path, lent: list[int], wanted_id: str) -> None:
     with os.fdopen(ear, "rb") as heard:
         told = heard.read().decode(errors="replace").lstrip("+")
     if told:
-        raise StartFailed(why=told.partition(": ")[2])
-    if status != 0:
-        sys.exit(status)
+        raise EndpointNotStarted(why=told.partition(": ")[2])
+    if status > 0:
+        sys.exit(status)  # it has said why
+    if status < 0:
+        raise EndpointNotStarted(why=f"the part that registers it was ended by {signal.Signals(-status).name}")
     with link:
         answer = re.fullmatch(rb"([0-9a-f-]{36}) ([0-9a-f]{64})?((?: [0-9a-f-]{36})+)", link.recv(_LIMIT_BYTES))
     if answer is None:
-        raise StartFailed(why="the registrar brought no usable answer")
+        raise EndpointNotStarted(why="the registrar brought no usable answer")
     id_, key, owners = ((part or b"").decode() for part in answer.groups())
     _keep(directory, {**record, "endpoint_id": id_, "owners": owners, **({"seal_key": key} if key else {})})
 
@@ -111,14 +119,18 @@ def _keep(directory: Path, record: dict[str, str]) -> None:
 
 
 def detach(endpoint: LocalEndpoint, arguments: list[str]) -> None:
-    """Start it in a session of its own; return when all is up, StartFailed when it ended before."""
+    """Start it in a session of its own; return when all is up, end as it ended when that was before."""
     hear, tell = os.pipe()
     command = [sys.executable, "-m", "muster.cli.endpoint", "start", endpoint.name, *arguments, "--ready-fd", str(tell)]
     process = subprocess.Popen(command, pass_fds=[tell], start_new_session=True)
     os.close(tell)
     with os.fdopen(hear, "rb") as ear:
         if not ear.read(1):
-            raise StartFailed(why=f"it ended with exit code {process.wait()}; see {endpoint.directory}/endpoint.log")
+            status = process.wait()
+            if status > 0:
+                sys.exit(status)  # it has said why, on this terminal
+            why = signal.Signals(-status).name if status else "nobody knows whom"
+            raise EndpointNotStarted(why=f"it was ended by {why}; {endpoint.directory}/endpoint.log may say more")
 
 
 def _agent_directory(directory: Path) -> int:
@@ -132,12 +144,12 @@ def _agent_directory(directory: Path) -> int:
         user = Site(str(directory)).settings["agent_user"]
         account = pwd.getpwnam(user)
     except KeyError:
-        raise StartFailed(
+        raise EndpointNotStarted(
             why=f"the account {user} does not exist; the part that talks to the network runs as it. Make it with: "
             f"useradd --system --no-create-home --home-dir /nonexistent --shell /usr/sbin/nologin {user}"
         ) from None
     if os.fstat(fd).st_uid not in (0, account.pw_uid):
-        raise StartFailed(why=f"{place} belongs to another account; remove it, and log in again")
+        raise EndpointNotStarted(why=f"{place} belongs to another account; remove it, and log in again")
     os.fchown(fd, account.pw_uid, account.pw_gid)
     return fd
 

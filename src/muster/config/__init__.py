@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from muster.config.checks import check_schema, check_template, read_environment, read_schema
 from muster.config.document import Document, read_document, read_text
 from muster.config.manager import ManagerConfig, PamConfig, load_manager, read_manager
 from muster.config.single import SingleConfig, is_single, load_single, read_single
@@ -13,11 +14,15 @@ __all__ = [
     "PamConfig",
     "SingleConfig",
     "UserEndpointConfig",
+    "check_schema",
+    "check_template",
     "is_single",
     "load_manager",
     "load_single",
     "read_document",
+    "read_environment",
     "read_manager",
+    "read_schema",
     "read_single",
     "read_text",
     "read_user_endpoint",

@@ -87,40 +87,39 @@ class Process:
         self._early.close()
 
     def _ended(self, why: Exception, status: int) -> int:
-        sentence = told(why)
-        log.error("%s", sentence, exc_info=None if isinstance(why, MusterError) else why)
+        reason = told(why)
+        kept = reason if self._ready else StartFailed(why=reason).message()
+        log.error("%s", kept, exc_info=None if isinstance(why, MusterError) else why)
         if self._ready:
             return status
         if self._links is not None and not isinstance(why, CredentialsRefused):
             try:
-                asyncio.run(_report(self._links, sentence))
+                asyncio.run(_report(self._links, reason))
             except Exception as trouble:  # noqa: BLE001 telling is best effort, the sentence below is told anyway
                 log.warning("The failure could not be reported: %s", trouble)
-        self._early.say(sentence)
+        self._early.say(reason)
         return status
 
 
 def told(why: Exception) -> str:
-    """One sentence for the user, whatever it was that kept the endpoint from starting."""
-    if isinstance(why, StartFailed):
-        return why.message()
-    if isinstance(why, MusterError):
-        return StartFailed(why=str(why.facts["why"]) if isinstance(why, Invalid) else why.message()).message()
-    return StartFailed(why=f"{type(why).__name__}: {why}").message()
+    """The reason in plain words, whatever it was: whoever tells the user says what it is the reason for."""
+    if isinstance(why, (StartFailed, Invalid)) and "why" in why.facts:
+        return str(why.facts["why"])
+    return why.message() if isinstance(why, MusterError) else f"{type(why).__name__}: {why}"
 
 
 async def _run(kind: type, assignment: object) -> None:
     await kind(assignment).run()
 
 
-async def _report(links: Links, sentence: str) -> None:
+async def _report(links: Links, reason: str) -> None:
     from muster.transport.amqp import AmqpTransport
 
     async with asyncio.timeout(_REPORT_LIMIT_S):
         transport = AmqpTransport(links.url, label="failure report", patience_s=_REPORT_LIMIT_S)
         await transport.open()
         try:
-            await transport.publish([links.report(failure(sentence, StartFailed.code))])
+            await transport.publish([links.report(failure(reason, StartFailed.code))])
         finally:
             await transport.close()
 

@@ -15,7 +15,7 @@ from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
-from muster.config import read_document
+from muster.config import read_document, read_environment
 from muster.endpoint.schema import validate
 from muster.endpoint.template import Rendered, Site, render
 from muster.endpoint.values import check
@@ -78,13 +78,7 @@ class Handover:
 
     def export_environment(self) -> None:
         """Put the site's variables into this process, for everything it starts."""
-        document = read_document(self.environment, ENVIRONMENT)
-        for name, value in document.data.items():
-            if isinstance(value, (dict, list)):
-                raise document.refuse([name], f"{name} must be one value: the file is a flat list of `NAME: value`")
-            if not name or "=" in name or "\0" in name or "\0" in str(value):
-                raise document.refuse([name], f"{name!r:.80} cannot be an environment variable")
-            os.environ[name] = _as_written(value)
+        os.environ.update(read_environment(self.environment, ENVIRONMENT))
 
     def rendered(self, payload: Payload) -> Rendered:
         """The configuration: the values checked, then put into the template."""
@@ -154,13 +148,6 @@ def _mapped(text: str) -> Mapping[str, Any]:
     if not isinstance(mapped, dict):
         raise StartFailed(why="--mapped is not a JSON object")
     return mapped
-
-
-def _as_written(value: object) -> str:
-    """As the administrator wrote it, nearly: YAML reads `yes` as a truth value."""
-    if value is None:
-        return ""
-    return str(value).lower() if isinstance(value, bool) else str(value)
 
 
 def _template_directory(parent: Mapping[str, Any]) -> Path | None:

@@ -53,5 +53,6 @@ def to_file(path: Path, *, debug: bool, everything: bool = True) -> None:
 
 def set_level(*, debug: bool) -> None:
     logging.getLogger().setLevel(logging.DEBUG if debug else logging.INFO)
-    for chatty in ("pika", "parsl", "asyncio"):
-        logging.getLogger(chatty).setLevel(logging.INFO if debug else logging.WARNING)
+    # Whatever pika knows it also raises, and we say it in our own words.
+    for name, level in (("pika", logging.CRITICAL), ("parsl", logging.WARNING), ("asyncio", logging.WARNING)):
+        logging.getLogger(name).setLevel(logging.INFO if debug else level)

@@ -62,9 +62,9 @@ class Reporter:
         return fixed
 
 
-def failure(sentence: str, code: str) -> dict[str, Any]:
+def failure(reason: str, code: str) -> dict[str, Any]:
     """The `global_state` of a user endpoint that could not start."""
-    return {"error": sentence, "code": code, "heartbeat_period": FAILED_PERIOD_S, "bundles": BUNDLES}
+    return {"error": reason, "code": code, "heartbeat_period": FAILED_PERIOD_S, "bundles": BUNDLES}
 
 
 def _matched(mapped: Mapping[str, Any]) -> str | None:

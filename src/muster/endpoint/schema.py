@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from typing import Any
 
+from muster.config import check_schema, read_schema
 from muster.errors import ConfigInvalid, Invalid
 
 _SHOWN = 3
@@ -18,13 +18,8 @@ _TYPES: dict[str, type | tuple[type, ...]] = {"string": str, "boolean": bool, "o
 
 def validate(values: Mapping[str, Any], schema: str, *, file: str = "user_config_schema.json") -> None:
     """Return if `values` fit. Invalid tells the user what does not; ConfigInvalid that the site's schema is broken."""
-    if not schema.strip():
-        return
-    try:
-        document = json.loads(schema)
-    except (ValueError, RecursionError) as why:
-        raise ConfigInvalid(file=file, why=f"is not JSON ({why})") from None
-    if not _plainly_valid(dict(values), document):
+    document = read_schema(schema, file)
+    if document is not None and not _plainly_valid(dict(values), document):
         _validate(dict(values), document, file)
 
 
@@ -52,21 +47,15 @@ def _plainly_typed(value: Any, schema: Any) -> bool:
 
 
 def _validate(values: dict[str, Any], schema: Any, file: str) -> None:
-    from jsonschema import Draft202012Validator
-    from jsonschema.exceptions import SchemaError
-    from jsonschema.validators import validator_for
     from referencing import Registry
     from referencing.exceptions import Unresolvable
 
     try:
-        chosen = validator_for(schema, default=Draft202012Validator)
-        chosen.check_schema(schema)
+        chosen = check_schema(schema, file)
         # An empty registry: a `$ref` that points elsewhere is an error, never a download.
         errors = sorted(
             chosen(schema, registry=Registry()).iter_errors(values), key=lambda error: list(map(str, error.path))
         )
-    except SchemaError as why:
-        raise ConfigInvalid(file=file, why=f"is no JSON schema: {why.message[:200]}") from None
     except Unresolvable as why:
         raise ConfigInvalid(file=file, why=f"refers to {why.ref!r}, which is not in this file") from None
     except RecursionError:

@@ -17,9 +17,10 @@ from typing import Any
 from uuid import UUID
 
 from muster.config import read_manager
+from muster.config.manager import CONFIG
 from muster.errors import MusterError, NotPermitted, Outage
 from muster.manager.children import Children
-from muster.manager.registration import CONFIG, register
+from muster.manager.registration import register
 from muster.manager.rootlink import Hello, RootLink, Site, receive_hello
 from muster.manager.starts import Starts
 from muster.rest import Rest
@@ -164,6 +165,8 @@ class Agent:
 
 async def serve(link: socket.socket) -> None:
     hello, site = receive_hello(link)
+    if os.environ.get("MUSTER_DEBUG"):
+        logging.getLogger().setLevel(logging.DEBUG)
     configuration = read_manager(site.config, file=CONFIG, directory=Path())
     await Agent(link, hello, site, configuration.heartbeat_period).run()
 
@@ -174,7 +177,7 @@ def main() -> None:
     link = options.parse_args().link_fd
     os.dup(link)  # never closed by us: the monitor hears the end of the line when the process is really gone
     logging.basicConfig(level=logging.INFO, format="%(levelname)s %(message)s", stream=sys.stderr)
-    logging.getLogger("pika").setLevel(logging.WARNING)
+    logging.getLogger("pika").setLevel(logging.CRITICAL)  # whatever it knows, it also raises
     try:
         asyncio.run(serve(socket.socket(fileno=link)))
     except* MusterError as group:

@@ -114,7 +114,7 @@ def exit_fact(name: str, code: str, public: str, *, quick: bool = False) -> dict
 def _cause(status: int) -> str:
     if status < 0:
         return f"it was ended by {signal.Signals(-status).name}"
-    return f"it ended with exit code {status}"
+    return f"it ended by itself (status {status}); the last lines of its endpoint.log say why"
 
 
 def _load() -> dict[str, float]:

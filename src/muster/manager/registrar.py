@@ -9,11 +9,10 @@ from __future__ import annotations
 import argparse
 import socket
 import sys
-from pathlib import Path
 
-from muster.config import read_manager
 from muster.errors import ConfigInvalid, LoginNeeded, MusterError, NotPermitted, Outage, Refusal, Unauthenticated
-from muster.manager.registration import CONFIG, known, register
+from muster.manager.readiness import checked, unreachable
+from muster.manager.registration import known, register
 from muster.manager.rootlink import Hello, Site, receive_hello
 from muster.rest import Rest
 
@@ -37,23 +36,32 @@ def main() -> None:
 
 
 def _introduce(hello: Hello, site: Site) -> str:
-    for warning in read_manager(site.config, file=CONFIG, directory=Path()).warnings:
-        print(f"Warning: {warning}", file=sys.stderr, flush=True)  # noqa: T201 -- the terminal is its job
+    for warning in checked(site).warnings:
+        _warn(warning)
     rest = Rest()
     try:
         owners = _owners(rest)
         new_key = hello.need_key or not known(rest, hello.endpoint_id)
-    except Outage:
+    except Outage as why:
         if hello.need_key or not hello.owners:
             raise
+        _warn(f"{why.message()} The endpoint starts, and waits for it.")
         return f"{hello.endpoint_id}  {hello.owners}"  # all is known from last time: the agent waits for the service
+    registered = register(rest, hello, site, new_seal_key=new_key)
+    if registered.command_queue_info and (why_not := unreachable(registered.command_queue_info.connection_url)):
+        _warn(
+            f"The broker cannot be reached ({why_not}), so nobody's tasks start here. Open that port to this machine."
+        )
     if not new_key:
         return f"{hello.endpoint_id}  {owners}"
-    registered = register(rest, hello, site, new_seal_key=True)
     key = registered.seal_key
     if key is None:
         raise Refusal.told("The service gave no seal key: it is too old, or not Muster's.")
     return f"{registered.endpoint_id} {key.hex()} {owners}"
+
+
+def _warn(sentence: str) -> None:
+    print(f"Warning: {sentence}", file=sys.stderr, flush=True)  # noqa: T201 -- the terminal is its job
 
 
 def _owners(rest: Rest) -> str:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import getpass
-import json
 import platform
 import socket
 from pathlib import Path
@@ -11,15 +10,13 @@ from typing import Any
 from uuid import UUID
 
 import muster
-from muster.config import ManagerConfig, read_manager
-from muster.errors import ConfigInvalid, NotFound
+from muster.config import ManagerConfig, read_manager, read_schema
+from muster.config.manager import CONFIG, SCHEMA
+from muster.errors import NotFound
 from muster.manager.rootlink import Hello, Site
 from muster.rest import Rest
 from muster.wire.bundle import VERSION
 from muster.wire.rest import MusterPart, Registered, Registration
-
-CONFIG = "config.yaml"
-_SCHEMA = "user_config_schema.json"
 
 
 def register(rest: Rest, hello: Hello, site: Site, *, new_seal_key: bool = False) -> Registered:
@@ -57,10 +54,6 @@ def document(hello: Hello, site: Site, configuration: ManagerConfig, *, new_seal
 
 
 def _metadata(site: Site) -> dict[str, Any]:
-    try:
-        schema = json.loads(site.schema) if site.schema.strip() else None
-    except ValueError as why:
-        raise ConfigInvalid(file=_SCHEMA, why=f"it is no JSON: {why}") from None
     return {
         "endpoint_version": muster.__version__,
         "python_version": platform.python_version(),
@@ -68,7 +61,7 @@ def _metadata(site: Site) -> dict[str, Any]:
         "local_user": getpass.getuser(),
         "endpoint_config": site.config,
         "user_config_template": site.template,
-        "user_config_schema": schema,
+        "user_config_schema": read_schema(site.schema, SCHEMA),
     }
 
 

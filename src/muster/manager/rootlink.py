@@ -48,6 +48,7 @@ class Site(msgspec.Struct, frozen=True):
 
     template: str
     schema: str
+    environment: str
     config: str
 
 
@@ -58,15 +59,15 @@ def receive_hello(link: socket.socket) -> tuple[Hello, Site]:
     """The first message: enters our state directory, takes over the settings, and reads the files."""
     body, fds, _, _ = socket.recv_fds(link, _LIMIT_BYTES, _FDS)
     hello = msgspec.json.decode(body, type=Hello)
-    directory, environment, template, schema, _, config = fds
+    directory, variables, template, schema, environment, config = fds
     os.fchdir(directory)
     if hello.privileged:
         os.environ["MUSTER_HOME"] = "."  # the tokens are the manager's, and lie here
-    for line in _read(environment).split("\0"):
+    for line in _read(variables).split("\0"):
         name, _, value = line.partition("=")
         if name:
             os.environ[name] = value
-    site = Site(_read(template), _read(schema), _read(config))
+    site = Site(_read(template), _read(schema), _read(environment), _read(config))
     for fd in fds:
         os.close(fd)
     return hello, site

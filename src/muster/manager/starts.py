@@ -64,10 +64,7 @@ class Starts:
         """Acknowledged when root has answered: an agent that dies before leaves the command to the next."""
         async with self._room:
             try:
-                command = decode_command(delivery.body)
-                if delivery.content_type != "application/json" or command.command != START:
-                    raise UndecodableMessage(why=f"{command.command[:60]!r} as {delivery.content_type!r}")
-                await self._obey(command, delivery.timestamp_s)
+                await self._obey(_command(delivery), delivery.timestamp_s)
             except UndecodableMessage as why:
                 log.warning("Ignoring command from server: %s", why.message())
         delivery.ack()
@@ -114,3 +111,11 @@ class Starts:
         self._too_old[name] = count
         if len(self._too_old) > _NAMES:
             del self._too_old[next(iter(self._too_old))]
+
+
+def _command(delivery: Delivery) -> StartCommand:
+    """A table of one: names from outside select nothing else."""
+    command = decode_command(delivery.body)
+    if delivery.content_type != "application/json" or command.command != START:
+        raise UndecodableMessage(why=f"{command.command[:60]!r} as {delivery.content_type!r}")
+    return command

@@ -130,10 +130,10 @@ class Rest:
                 got = self._http.send(method, path, content, headers)
             except NotSent as problem:
                 if last:
-                    raise _outage(self.url, problem) from problem
+                    raise _outage(self.url, problem) from None
             except Lost as problem:
                 if last or not again:
-                    raise _outage(self.url, problem) from problem
+                    raise _outage(self.url, problem) from None
             else:
                 if last or not again or got.status not in _BUSY:
                     return got

@@ -77,7 +77,7 @@ def post_form(http: Http, path: str, form: Mapping[str, str], basic: tuple[str, 
             answer = http.send("POST", path, body, headers)
         except (NotSent, Lost) as problem:
             if isinstance(problem, Lost) or tried == TRIES - 1:
-                raise Outage(what=f"The service at {http.url} ({problem})") from problem
+                raise Outage(what=f"The service at {http.url} ({problem})") from None
         else:
             if answer.status not in {429, 503} or tried == TRIES - 1:
                 return answer

@@ -48,7 +48,7 @@ class ClientCredentials:
         try:
             response = ask_for_tokens(self._http, form, self._pair)
         except OAuthRefused as refused:
-            raise LoginNeeded(why=f"MUSTER_CLIENT_ID {self._pair[0]}: {refused.facts.get('why')}") from refused
+            raise LoginNeeded(why=f"MUSTER_CLIENT_ID {self._pair[0]}: {refused.facts.get('why')}") from None
         return kept_from(response)
 
 

@@ -68,11 +68,12 @@ def with_login(rest: Rest, ask: Callable[[], T]) -> T:
     try:
         return ask()
     except MusterError as error:
-        demands = error.facts.get("authorization_parameters")
-        parameters = demands if isinstance(demands, Mapping) else {}
-        if not (isinstance(error, LoginNeeded) or parameters) or not log_in(rest, parameters):
-            raise
-        return ask()
+        refused = error  # what follows is no part of handling it: a traceback shows one error, not a chain
+    demands = refused.facts.get("authorization_parameters")
+    parameters = demands if isinstance(demands, Mapping) else {}
+    if not (isinstance(refused, LoginNeeded) or parameters) or not log_in(rest, parameters):
+        raise refused
+    return ask()
 
 
 def log_in(rest: Rest, demands: Mapping[str, Any]) -> bool:
@@ -81,6 +82,8 @@ def log_in(rest: Rest, demands: Mapping[str, Any]) -> bool:
 
     tokens = rest.tokens
     if isinstance(tokens, ClientCredentials):
+        if not demands:
+            return False  # the same secret would be refused again
         tokens.token(COMPUTE_SERVER, force=True)
         return True
     if not isinstance(tokens, StoredTokens) or not can_ask():

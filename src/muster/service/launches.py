@@ -29,6 +29,7 @@ from muster.wire import topology
 
 log = logging.getLogger(__name__)
 
+_ADDED = "Ask the endpoint's administrator to add you."
 _TICK_S = 1.0  # how soon a manager that came back is noticed
 _READER_FRESH_S = 1.0  # so long one look at the queue's consumers is believed
 _REMIND_S = 10.0  # well inside the 30 s in which an official manager revives
@@ -279,5 +280,5 @@ class Launches:
 def start_error(code: str, why: str) -> MusterError:
     """What a manager told us about a start, as an error of ours."""
     if code == Unmapped.code:
-        return Unmapped(why)
+        return Unmapped.told(f"{why} {_ADDED}") if why else Unmapped()
     return StartFailed(why=why or "the manager did not say why")

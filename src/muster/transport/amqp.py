@@ -12,12 +12,13 @@ from muster.errors import Conflict, MusterError, NoSuchQueue, NotPermitted, Outa
 from muster.transport.contract import Delivery, Outgoing, QueueSpec, QueueState
 from muster.transport.link import HEARTBEAT_S, Channel, ChannelClosed, Link, LinkLost, connect
 from muster.transport.publisher import Batch, Publisher
-from muster.transport.reader import Reader
+from muster.transport.reader import Reader, Window
 
 log = logging.getLogger("muster.transport")
 
 FIRST_DELAY_S = 0.2
 LONGEST_DELAY_S = 10.0
+WORRY_S = 5.0  # away for longer than that, and people are told
 _SETTLED_S = 5.0  # a connection that lived this long was a good one
 
 Answer = TypeVar("Answer")
@@ -32,8 +33,16 @@ class AmqpTransport:
     credentials can be renewed.
     """
 
-    def __init__(self, url: str | Callable[[], Awaitable[str]], *, label: str = "", patience_s: float = 30) -> None:
+    def __init__(
+        self,
+        url: str | Callable[[], Awaitable[str]],
+        *,
+        label: str = "",
+        patience_s: float = 30,
+        on_connected: Callable[[], None] = lambda: None,
+    ) -> None:
         self._url = url
+        self._on_connected = on_connected  # at every connect: whoever answers there may have forgotten us
         self._label = label
         self._patience_s = patience_s
         self._link: Link | None = None
@@ -42,6 +51,7 @@ class AmqpTransport:
         self._end: MusterError | None = None
         self._closed = False
         self._keeper: asyncio.Task[None] | None = None
+        self._trouble = "no answer yet"
         self._readers: set[Reader] = set()
 
     async def open(self) -> None:
@@ -58,11 +68,13 @@ class AmqpTransport:
     async def _keep_connected(self) -> None:
         delay_s = FIRST_DELAY_S
         loop = asyncio.get_running_loop()
+        worry = loop.call_later(WORRY_S, self._worry)
         while not self._closed:
             began = loop.time()
             try:
-                await self._one_link()
+                await self._one_link(worry)
             except (LinkLost, ChannelClosed, Outage, OSError) as why:
+                self._trouble = str(why)
                 log.info("%s: broker not reached, trying again: %s", self._label, why)
             except Refusal as why:
                 log.warning("%s: broker connection ended for good: %s", self._label, why)
@@ -78,6 +90,11 @@ class AmqpTransport:
                 await asyncio.sleep(delay_s * random.uniform(0.5, 1.0))  # noqa: S311 - no secret
                 delay_s = min(delay_s * 2, LONGEST_DELAY_S)
 
+    @property
+    def connected(self) -> bool:
+        """Whether there is a live connection now, as far as we can know."""
+        return self._link is not None and not self._link.lost.is_set()
+
     async def _one_link(self) -> None:
         """Connect once, and serve until it is lost."""
         url = self._url if isinstance(self._url, str) else await self._url()
@@ -86,6 +103,7 @@ class AmqpTransport:
             self._publisher = await Publisher.open(link)
             self._link = link
             self._ready.set()
+            self._on_connected()
             await link.lost.wait()
             log.info("%s: broker connection lost: %s", self._label, link.why)
         finally:
@@ -252,11 +270,11 @@ class AmqpTransport:
     # -- consuming
 
     async def consume(
-        self, queue: str, *, ahead: int = 0, exclusive: bool = False
+        self, queue: str, *, ahead: int = 0, ahead_bytes: int = 0, exclusive: bool = False
     ) -> AsyncGenerator[list[Delivery], None]:
         again = False
         while True:
-            reader = await self._subscribed(queue, ahead, exclusive=exclusive, again=again)
+            reader = await self._subscribed(queue, Window(ahead, ahead_bytes), exclusive=exclusive, again=again)
             if reader is None:
                 return
             again = True
@@ -273,7 +291,7 @@ class AmqpTransport:
             finally:
                 reader.stop()
 
-    async def _subscribed(self, queue: str, ahead: int, *, exclusive: bool, again: bool) -> Reader | None:
+    async def _subscribed(self, queue: str, window: Window, *, exclusive: bool, again: bool) -> Reader | None:
         """A reader on the live connection, None when we are closed. A queue that was there before may be on its
         way back, and a reader that excludes us may be our own lost connection: both get time.
         """
@@ -281,8 +299,8 @@ class AmqpTransport:
         while not self._closed:
             try:
                 link, _ = await self._connected(None)
-                reader = Reader(link, queue)
-                await reader.start(ahead, exclusive=exclusive)
+                reader = Reader(link, queue, window)
+                await reader.start(exclusive=exclusive)
             except LinkLost:
                 since = None
                 continue

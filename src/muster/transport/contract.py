@@ -84,9 +84,11 @@ class Transport(Protocol):
         queue; Outage when the broker cannot be reached within the transport's patience.
         """
 
-    def consume(self, queue: str, *, ahead: int = 0, exclusive: bool = False) -> AsyncGenerator[list[Delivery], None]:
+    def consume(
+        self, queue: str, *, ahead: int = 0, ahead_bytes: int = 0, exclusive: bool = False
+    ) -> AsyncGenerator[list[Delivery], None]:
         """What arrives, in lists of whatever queued up meanwhile; survives reconnects. `ahead` bounds how many are
-        unacknowledged (0: no bound). Ends when the transport closes; NoSuchQueue when there is no such queue,
+        unacknowledged, `ahead_bytes` their bodies together, give or take one message (0: no bound). Ends when the transport closes; NoSuchQueue when there is no such queue,
         Conflict when somebody else reads it exclusively. Ending the iteration gives back what nobody has seen; what
         was handed out can still be acknowledged, until the transport closes.
         """

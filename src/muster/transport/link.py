@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import os
+import socket
 from collections.abc import Callable
 from functools import partial
 from typing import TYPE_CHECKING, Any
@@ -153,6 +155,25 @@ def _parameters(url: str, label: str) -> Any:
     return parameters
 
 
+def _place(url: str) -> str:
+    """Host and port, and nothing secret."""
+    parts = urlsplit(url)
+    return f"{parts.hostname}:{parts.port or (5671 if parts.scheme == 'amqps' else 5672)}"
+
+
+def _plainly(reason: BaseException) -> str:
+    """The innermost cause in a few words."""
+    inside = [*reason.args, getattr(reason, "exception", None), *getattr(reason, "exceptions", ())]
+    causes = [cause for cause in inside if isinstance(cause, BaseException)]
+    if causes:
+        return _plainly(causes[-1])
+    if isinstance(reason, socket.gaierror) or not isinstance(reason, OSError):
+        return str(reason) or type(reason).__name__
+    if isinstance(reason, TimeoutError):
+        return "no answer in time"
+    return os.strerror(reason.errno).lower() if reason.errno else repr(reason)
+
+
 def _quiet_pika() -> None:
     """It logs errors that it also raises, and it would do so on a user's terminal; a level that was set stays."""
     logger = logging.getLogger("pika")
@@ -172,7 +193,8 @@ async def connect(url: str, label: str) -> Link:
         if opened.done():
             return
         text = repr(reason)  # pika wraps the cause several times, its text is all that survives
-        opened.set_exception(CredentialsRefused(text) if "(403)" in text else LinkLost(text))
+        refused = CredentialsRefused(text) if "(403)" in text else None
+        opened.set_exception(refused or LinkLost(f"{_place(url)}: {_plainly(reason)}"))
 
     raw = AsyncioConnection(
         _parameters(url, label),
