@@ -17,11 +17,11 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "tests"))
 
-import interop.stage as stage
 import psutil
 from rich.console import Console
 from rich.table import Table
 
+from interop import stage
 from muster.testing.namespace import Namespace
 from muster.testing.processes import BIN, Processes, Running
 from muster.testing.site import MAPPING

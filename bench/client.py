@@ -1,4 +1,4 @@
-"""Run with either SDK: `python client.py PACKAGE ENDPOINT CONFIG_JSON TASKS NAME=PID[,uid:UID]…` prints one JSON line."""
+"""Run with either SDK: `client.py PACKAGE ENDPOINT CONFIG_JSON TASKS NAME=PID[,uid:UID]…` prints one JSON line."""
 
 from __future__ import annotations
 

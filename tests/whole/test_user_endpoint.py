@@ -417,7 +417,7 @@ async def test_a_start_that_fails_says_why_on_both_ways(site: Site, case: str) -
     template, schema, values, expected = REFUSALS[case]
     status, said = await ends(await site.start(template, schema=schema, payload=site.payload(values)))
     assert status == os.EX_CONFIG
-    assert said.startswith("The user endpoint could not start: ")
+    assert "could not start" not in said  # whoever tells the user adds that
     assert expected in said
     await site.until(lambda: site.reports)
     assert site.reports[0]["error"] == said

@@ -61,18 +61,21 @@ class LocalDelivery:
 class _Reader:
     """A consumer in this process. What it handed out stays its own until settled, even when it takes no more."""
 
-    def __init__(self, queue: Queue, ahead: int, *, exclusive: bool) -> None:
+    def __init__(self, queue: Queue, ahead: int, ahead_bytes: int, *, exclusive: bool) -> None:
         self.exclusive = exclusive
         self.gone = False
         self.stopped = False
         self._queue = queue
         self._ahead = ahead
+        self._ahead_bytes = ahead_bytes
         self._open: dict[Entry, None] = {}
         self._arrived: list[Entry] = []
         self._wake = asyncio.Event()
 
     def can_take(self) -> bool:
-        return not self._ahead or len(self._open) < self._ahead
+        if self._ahead and len(self._open) >= self._ahead:
+            return False
+        return not self._ahead_bytes or sum(len(entry.message.body) for entry in self._open) < self._ahead_bytes
 
     def take(self, entry: Entry) -> None:
         self._open[entry] = None
@@ -192,7 +195,7 @@ class LocalTransport:
             self._room.set()
 
     async def consume(
-        self, queue: str, *, ahead: int = 0, exclusive: bool = False
+        self, queue: str, *, ahead: int = 0, ahead_bytes: int = 0, exclusive: bool = False
     ) -> AsyncGenerator[list[Delivery], None]:
         if self._closed:
             return
@@ -200,7 +203,7 @@ class LocalTransport:
         if found is None:
             raise NoSuchQueue(f"no queue {queue!r}")
         self._readers = {reader for reader in self._readers if reader.busy}
-        reader = _Reader(found, ahead, exclusive=exclusive)
+        reader = _Reader(found, ahead, ahead_bytes, exclusive=exclusive)
         try:
             found.add(reader)
         except faults.ChannelFault as why:

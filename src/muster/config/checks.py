@@ -1,4 +1,4 @@
-"""The files beside a manager's config.yaml: each is checked before anything starts, and read by the same rules later."""
+"""The files beside a manager's config.yaml: checked before anything starts, and later read by the same rules."""
 
 from __future__ import annotations
 

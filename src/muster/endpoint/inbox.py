@@ -21,6 +21,7 @@ from muster.wire.packing import pack, unpack
 log = logging.getLogger(__name__)
 
 AHEAD = 4096  # messages unacknowledged at a time: above the workers of any one user endpoint
+AHEAD_BYTES = 256 * 1024 * 1024
 _POKE_S = 0.25  # while tasks wait, an engine may gain room without finishing anything: its workers arrive
 
 
@@ -72,7 +73,7 @@ class Inbox:
 
     async def run(self, transport: Transport, queue: str) -> None:
         """Take tasks until cancelled, or until the transport closes."""
-        async for deliveries in transport.consume(queue, ahead=AHEAD, exclusive=True):
+        async for deliveries in transport.consume(queue, ahead=AHEAD, ahead_bytes=AHEAD_BYTES, exclusive=True):
             for delivery in deliveries:
                 self._take(delivery)
             self.feed()

@@ -7,6 +7,7 @@ import logging
 import os
 import signal
 from collections.abc import Awaitable, Callable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -29,6 +30,7 @@ from muster.wire.bundle import ResultItem
 log = logging.getLogger(__name__)
 
 GRACE_S = 10  # for running tasks, and again for their results, once it is time to stop
+_GOODBYE_S = 3
 _SETUP_LIMIT_S = 600
 
 
@@ -66,16 +68,18 @@ class UserEndpoint:
         self._reporter = Reporter(self._config.heartbeat_period, assignment.config_raw, assignment.mapped)
         self._stopping = asyncio.Event()
         self._hurry = asyncio.Event()
+        self._beat_now = asyncio.Event()
         self._engine_up = False
 
     async def run(self) -> None:
         """Serve until told to stop, idle, or refused by the broker (which raises). StartFailed before the check-in."""
         unwatch = self._watch_signals()
-        transport = AmqpTransport(self._links.url, label=self._assignment.name)
+        transport = AmqpTransport(self._links.url, label=self._assignment.name, on_connected=self._beat_now.set)
         try:
             await self._start(transport)
             self._outbox.recover()
             await transport.publish([self._links.report(self._reporter.state(self._engine.load()))])
+            self._beat_now.clear()
             log.info("Checked in as %s.", self._links.endpoint)
             self._assignment.ready()
             await self._serve(transport)
@@ -112,7 +116,7 @@ class UserEndpoint:
             opening.cancel()
             await asyncio.gather(opening, return_exceptions=True)
 
-    async def _serve(self, transport: Transport) -> None:
+    async def _serve(self, transport: AmqpTransport) -> None:
         publisher = asyncio.create_task(self._outbox.run(transport), name="outbox")
         consumer = asyncio.create_task(self._inbox.run(transport, self._links.tasks_queue), name="inbox")
         heart = asyncio.create_task(self._beat(transport), name="heartbeats")
@@ -128,7 +132,7 @@ class UserEndpoint:
                 task.cancel()
             await asyncio.gather(*tasks, return_exceptions=True)
 
-    async def _wind_down(self, transport: Transport, publisher: asyncio.Task[None]) -> None:
+    async def _wind_down(self, transport: AmqpTransport, publisher: asyncio.Task[None]) -> None:
         """Finish what runs, send what is done, say goodbye. What never ran goes back to the queue."""
         self._inbox.close()
         hurry = asyncio.create_task(self._hurry.wait())
@@ -138,8 +142,13 @@ class UserEndpoint:
         hurry.cancel()
         if len(self._outbox):
             log.warning("%d results could not be sent; the next start sends them.", len(self._outbox))
+        if transport.connected:
+            await self._say_goodbye(transport)
+
+    async def _say_goodbye(self, transport: Transport) -> None:
+        """A courtesy: the service also notices that nobody reads the queue."""
         try:
-            async with asyncio.timeout(GRACE_S):
+            async with asyncio.timeout(_GOODBYE_S):
                 state = self._reporter.state(Load(0, 0, 0, {}), active=False)
                 await transport.publish([self._links.report(state)])
         except (TimeoutError, MusterError) as why:
@@ -155,7 +164,7 @@ class UserEndpoint:
         soft, hard = self._config.idle_heartbeats_soft, self._config.idle_heartbeats_hard
         idle = Idle(soft, hard, self._config.heartbeat_period, clock())
         while True:
-            await asyncio.sleep(self._config.heartbeat_period)
+            await self._next_beat()
             outstanding = self._inbox.waiting + self._inbox.running + len(self._outbox)
             idle.observe(clock(), moved=self._inbox.received + self._outbox.delivered, outstanding=outstanding)
             if (reason := idle.verdict(clock())) is not None:
@@ -165,6 +174,13 @@ class UserEndpoint:
                 await transport.publish([self._links.report(self._state())])
             except (Outage, NoSuchQueue) as why:
                 log.warning("A heartbeat could not be sent (%s).", why)
+
+    async def _next_beat(self) -> None:
+        """After the period, and at once on a new connection: a service that was restarted waits for our word."""
+        with suppress(TimeoutError):
+            async with asyncio.timeout(self._config.heartbeat_period):
+                await self._beat_now.wait()
+        self._beat_now.clear()
 
     def _state(self) -> dict[str, Any]:
         load = self._engine.load()

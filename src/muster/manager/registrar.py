@@ -11,10 +11,11 @@ import socket
 import sys
 
 from muster.errors import ConfigInvalid, LoginNeeded, MusterError, NotPermitted, Outage, Refusal, Unauthenticated
-from muster.manager.readiness import checked, unreachable
+from muster.manager.readiness import checked
 from muster.manager.registration import known, register
 from muster.manager.rootlink import Hello, Site, receive_hello
 from muster.rest import Rest
+from muster.transport.probe import warning
 
 # The numbers of sysexits.h, as the official endpoint uses them.
 _EXIT = ((Unauthenticated, 77), (NotPermitted, 77), (ConfigInvalid, 78), (Outage, 75), (Refusal, 69), (MusterError, 70))
@@ -36,8 +37,8 @@ def main() -> None:
 
 
 def _introduce(hello: Hello, site: Site) -> str:
-    for warning in checked(site).warnings:
-        _warn(warning)
+    for ignored in checked(site).warnings:
+        _warn(ignored)
     rest = Rest()
     try:
         owners = _owners(rest)
@@ -48,10 +49,8 @@ def _introduce(hello: Hello, site: Site) -> str:
         _warn(f"{why.message()} The endpoint starts, and waits for it.")
         return f"{hello.endpoint_id}  {hello.owners}"  # all is known from last time: the agent waits for the service
     registered = register(rest, hello, site, new_seal_key=new_key)
-    if registered.command_queue_info and (why_not := unreachable(registered.command_queue_info.connection_url)):
-        _warn(
-            f"The broker cannot be reached ({why_not}), so nobody's tasks start here. Open that port to this machine."
-        )
+    if registered.command_queue_info and (trouble := warning(registered.command_queue_info.connection_url)):
+        _warn(trouble)
     if not new_key:
         return f"{hello.endpoint_id}  {owners}"
     key = registered.seal_key

@@ -131,7 +131,8 @@ class ResultsReader:
                 except MusterError as why:
                     pause_s = PAUSES_S[min(failures, len(PAUSES_S) - 1)]
                     failures += 1
-                    log.warning("results cannot be read at the moment (%s); trying again", why)
+                    told = log.debug if isinstance(why, Outage) and failures > 1 else log.warning
+                    told("results are not delivered now (%s); trying again, and asking the service for them", why)
                     await self._pause(pause_s)
         finally:
             poll.cancel()

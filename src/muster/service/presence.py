@@ -44,6 +44,6 @@ class Presence:
     def idle_since_s(self, who: UUID) -> float | None:
         """Since when it reports no work; None while it works, or after one idle report only."""
         seen = self._seen.get(who)
-        if seen is None or seen.idle_since_s is None or seen.idle_since_s == seen.at_s:
-            return None
+        if seen is None or seen.idle_since_s is None or seen.at_s - seen.idle_since_s < seen.period_s / 2:
+            return None  # one report, or one more at once after a reconnect: its tasks may be on their way
         return seen.idle_since_s

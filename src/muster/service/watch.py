@@ -74,7 +74,7 @@ class Watch:
             await self._endings.end_all(id_, EndpointOffline(why="it was deleted"))
 
     async def _connected(self, id_: UUID, endpoint: Endpoint | None, queue: QueueState) -> None:
-        if not self._outbox.is_open(id_) and self._presence.fresh(id_):
+        if not self._outbox.is_open(id_):
             user_endpoint = None if endpoint else await self._store.user_endpoint(id_)
             reader = endpoint or user_endpoint
             if reader is not None:

@@ -38,13 +38,19 @@ class _Queue:
 class _Reader:
     queue: _Queue
     ahead: int
+    ahead_bytes: int
     exclusive: bool
     open: set[_Waiting] = field(default_factory=set)
     wake: asyncio.Event = field(default_factory=asyncio.Event)
 
+    def has_room(self) -> bool:
+        if self.ahead and len(self.open) >= self.ahead:
+            return False
+        return not self.ahead_bytes or sum(len(waiting.message.body) for waiting in self.open) < self.ahead_bytes
+
     def take(self) -> list[_Waiting]:
         taken: list[_Waiting] = []
-        while self.queue.ready and (not self.ahead or len(self.open) < self.ahead):
+        while self.queue.ready and self.has_room():
             waiting = self.queue.ready.popleft()
             self.open.add(waiting)
             taken.append(waiting)
@@ -156,14 +162,14 @@ class MemoryTransport:
             raise NoSuchQueue(f"no queue for {missing.exchange!r} {missing.routing_key!r}")
 
     async def consume(
-        self, queue: str, *, ahead: int = 0, exclusive: bool = False
+        self, queue: str, *, ahead: int = 0, ahead_bytes: int = 0, exclusive: bool = False
     ) -> AsyncGenerator[list[Delivery], None]:
         found = self.shared.queues.get(queue)
         if found is None:
             raise NoSuchQueue(f"no queue {queue!r}")
         if any(other.exclusive for other in found.readers) or (exclusive and found.readers):
             raise Conflict(f"{queue!r} is in exclusive use", why=f"Queue {queue} is read by somebody else.")
-        reader = _Reader(found, ahead, exclusive)
+        reader = _Reader(found, ahead, ahead_bytes, exclusive)
         found.readers.append(reader)
         self._readers.append(reader)
         try:

@@ -52,6 +52,7 @@ class AmqpTransport:
         self._closed = False
         self._keeper: asyncio.Task[None] | None = None
         self._trouble = "no answer yet"
+        self._worrying: asyncio.TimerHandle | None = None
         self._readers: set[Reader] = set()
 
     async def open(self) -> None:
@@ -68,11 +69,11 @@ class AmqpTransport:
     async def _keep_connected(self) -> None:
         delay_s = FIRST_DELAY_S
         loop = asyncio.get_running_loop()
-        worry = loop.call_later(WORRY_S, self._worry)
+        self._worry()
         while not self._closed:
             began = loop.time()
             try:
-                await self._one_link(worry)
+                await self._one_link()
             except (LinkLost, ChannelClosed, Outage, OSError) as why:
                 self._trouble = str(why)
                 log.info("%s: broker not reached, trying again: %s", self._label, why)
@@ -104,16 +105,33 @@ class AmqpTransport:
             self._link = link
             self._ready.set()
             self._on_connected()
+            self._calm()
             await link.lost.wait()
+            self._trouble = link.why
             log.info("%s: broker connection lost: %s", self._label, link.why)
         finally:
             self._link = self._publisher = None
+            self._worry()
             if self._end is None:
                 self._ready.clear()
             if not link.lost.is_set():
                 await link.close()
 
+    def _worry(self) -> None:
+        """Unless it is back soon, say so, once: somebody may be waiting in front of a terminal."""
+        self._calm()
+        if not self._closed and self._end is None:
+            self._worrying = asyncio.get_running_loop().call_later(WORRY_S, self._warn)
+
+    def _calm(self) -> None:
+        if self._worrying is not None:
+            self._worrying.cancel()
+
+    def _warn(self) -> None:
+        log.warning("%s: the broker cannot be reached (%s); trying again", self._label or "muster", self._trouble)
+
     def _finish(self, why: MusterError) -> None:
+        self._calm()
         self._end = why
         self._ready.set()
 
@@ -134,12 +152,14 @@ class AmqpTransport:
                 async with asyncio.timeout_at(deadline):
                     await self._ready.wait()
             except TimeoutError:
-                raise Outage(f"no connection within {self._patience_s} s", what="The broker") from None
+                why = f"no connection to the broker within {self._patience_s:g} s ({self._trouble})"
+                raise Outage(why, what="The broker") from None
 
     async def close(self) -> None:
         if self._closed:
             return
         self._closed = True
+        self._calm()
         for reader in self._readers:
             reader.flush()
             reader.wake()
@@ -173,7 +193,9 @@ class AmqpTransport:
 
         async def build(channel: Channel) -> None:
             raw = channel.raw
-            await channel.call(raw.queue_declare, queue.name, durable=True)
+            # RabbitMQ from 3.12 on obeys it, older ones ignore it; the same queue without it counts as equal.
+            limits = {} if queue.held_s is None else {"x-consumer-timeout": queue.held_s * 1000}
+            await channel.call(raw.queue_declare, queue.name, durable=True, arguments=limits)
             for binding in queue.bindings:
                 if binding.exchange:
                     await channel.call(raw.exchange_declare, binding.exchange, binding.kind, durable=True)

@@ -63,11 +63,13 @@ class Binding:
 class QueueSpec:
     """A durable queue and where it listens. `confirm_on_ack`: the embedded broker promises to keep a message only
     when its reader acknowledged it, that is, when the store has it (RabbitMQ keeps messages itself).
+    `held_s`: how long a reader may hold a message unacknowledged; the embedded broker never takes one back.
     """
 
     name: str
     bindings: Sequence[Binding] = field(default_factory=tuple)
     confirm_on_ack: bool = False
+    held_s: int | None = None
 
 
 class Transport(Protocol):
@@ -88,9 +90,10 @@ class Transport(Protocol):
         self, queue: str, *, ahead: int = 0, ahead_bytes: int = 0, exclusive: bool = False
     ) -> AsyncGenerator[list[Delivery], None]:
         """What arrives, in lists of whatever queued up meanwhile; survives reconnects. `ahead` bounds how many are
-        unacknowledged, `ahead_bytes` their bodies together, give or take one message (0: no bound). Ends when the transport closes; NoSuchQueue when there is no such queue,
-        Conflict when somebody else reads it exclusively. Ending the iteration gives back what nobody has seen; what
-        was handed out can still be acknowledged, until the transport closes.
+        unacknowledged, `ahead_bytes` their bodies together, give or take a message (0: no bound). Ends when the
+        transport closes; NoSuchQueue when there is no such queue, Conflict when somebody else reads it exclusively.
+        Ending the iteration gives back what nobody has seen; what was handed out can still be acknowledged, until the
+        transport closes.
         """
 
     async def state(self, queue: str) -> QueueState | None:

@@ -100,7 +100,7 @@ class Link:
         self.blocked = blocked
 
     def _closed(self, _raw: object, reason: Exception) -> None:
-        self.why = repr(reason)
+        self.why = _plainly(reason)
         self.lost.set()
 
     async def channel(self) -> Channel:

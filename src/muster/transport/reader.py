@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import Any
 
 from muster.errors import NoSuchQueue
@@ -11,6 +12,14 @@ from muster.transport.contract import Delivery
 from muster.transport.link import Channel, ChannelClosed, Link, LinkLost
 
 _LARGEST_PREFETCH = 65_535
+
+
+@dataclass(frozen=True, slots=True)
+class Window:
+    """How much may be unacknowledged at a time; 0 is no bound."""
+
+    count: int = 0
+    size_bytes: int = 0
 
 
 class AmqpDelivery:
@@ -47,14 +56,22 @@ class AmqpDelivery:
 
 
 class Reader:
-    """A consumer. Acknowledgements leave at the end of the loop's turn, as few frames as can be."""
+    """A consumer. Acknowledgements leave at the end of the loop's turn, as few frames as can be.
 
-    def __init__(self, link: Link, queue: str) -> None:
+    The protocol counts messages, not bytes (RabbitMQ refuses a prefetch size). So once there are too many bytes the
+    consumer is replaced by one that is given a single message at a time: the queue must not look unread meanwhile.
+    """
+
+    def __init__(self, link: Link, queue: str, window: Window) -> None:
         self.queue = queue
+        self._window = window
+        self._how: dict[str, Any] = {}
+        self._narrow = False
         self._link = link
         self._channel: Channel | None = None
         self._tag = ""
-        self._open: set[int] = set()
+        self._open: dict[int, int] = {}  # delivery tag -> bytes
+        self._open_bytes = 0
         self._lowest = 1  # no delivery tag below is open
         self._highest = 0
         self._acked: list[int] = []
@@ -64,24 +81,58 @@ class Reader:
         self._ended: Exception | None = None
         self._stopped = False
 
-    async def start(self, ahead: int, *, exclusive: bool) -> None:
+    async def start(self, *, exclusive: bool) -> None:
         """Subscribe; ChannelClosed says why not."""
+        self._how = {"exclusive": exclusive}
         channel = self._channel = await self._link.channel()
         channel.on_end = self._end
         channel.raw.add_on_cancel_callback(lambda _: self._end(NoSuchQueue(f"queue {self.queue!r} was deleted")))
-        if ahead:
-            await channel.call(channel.raw.basic_qos, prefetch_count=min(ahead, _LARGEST_PREFETCH))
-        await channel.call(self._subscribe, exclusive=exclusive)
+        if self._window.count:
+            await channel.call(channel.raw.basic_qos, prefetch_count=self._prefetch())
+        await channel.call(self._subscribe)
+
+    def _prefetch(self) -> int:
+        return 1 if self._narrow else min(self._window.count, _LARGEST_PREFETCH)
 
     def _subscribe(self, **how: Any) -> None:
         if self._channel is not None:
-            self._tag = self._channel.raw.basic_consume(self.queue, self._on_message, **how)
+            self._tag = self._channel.raw.basic_consume(self.queue, self._on_message, **self._how, **how)
 
     def _on_message(self, _channel: object, method: Any, properties: Any, body: bytes) -> None:
         self._highest = method.delivery_tag
-        self._open.add(self._highest)
+        self._open[self._highest] = len(body)
+        self._open_bytes += len(body)
         self._arrived.append(AmqpDelivery(self, method, properties, body))
         self._wake.set()
+        if not self._narrow and self._window.size_bytes and self._open_bytes >= self._window.size_bytes:
+            self._subscribe_again(narrow=True)
+
+    def _subscribe_again(self, *, narrow: bool) -> None:
+        """With another prefetch. What is on its way to the old consumer goes back to the queue: pika rejects it."""
+        channel = self._channel
+        if channel is None or channel.ended is not None or self._stopped:
+            return
+        self._narrow = narrow
+        try:
+            channel.now(channel.raw.basic_cancel, self._tag)
+            channel.now(channel.raw.basic_qos, prefetch_count=self._prefetch())
+            channel.now(self._subscribe)
+        except (LinkLost, ChannelClosed):
+            return  # whoever waits for arrivals hears why
+
+    def _close_tag(self, tag: int) -> bool:
+        """Whether it was open: settled before, or of a connection that is gone, it comes again."""
+        size = self._open.pop(tag, None)
+        if size is None:
+            return False
+        self._open_bytes -= size
+        if self._narrow and self._open_bytes < self._window.size_bytes // 2:
+            asyncio.get_running_loop().call_soon(self._widen)
+        return True
+
+    def _widen(self) -> None:
+        if self._narrow:
+            self._subscribe_again(narrow=False)
 
     def _end(self, why: Exception) -> None:
         if self._ended is None:
@@ -108,18 +159,16 @@ class Reader:
         return deliveries
 
     def ack(self, tag: int) -> None:
-        if tag not in self._open:
-            return  # settled before, or on a connection that is gone: then it comes again
-        self._open.remove(tag)
+        if not self._close_tag(tag):
+            return
         self._acked.append(tag)
         if not self._flush_due:
             self._flush_due = True
             asyncio.get_running_loop().call_soon(self.flush)
 
     def requeue(self, tag: int) -> None:
-        if tag not in self._open:
+        if not self._close_tag(tag):
             return
-        self._open.remove(tag)
         self._settle("basic_nack", tag, requeue=True)
 
     def flush(self) -> None:

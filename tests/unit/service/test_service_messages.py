@@ -88,7 +88,7 @@ def test_a_sealed_order_binds_recipient_payload_and_identities() -> None:
 
 def test_the_start_error_keeps_what_the_site_said() -> None:
     assert isinstance(start_error("IDENTITY_UNMAPPED", "who?"), Unmapped)
-    assert "who?" not in start_error("IDENTITY_UNMAPPED", "who?").message()
+    assert start_error("IDENTITY_UNMAPPED", "No account.").message().startswith("No account. Ask the endpoint's")
     failed = start_error("START_FAILED", "no such module")
     assert isinstance(failed, StartFailed)
     assert "no such module" in failed.message()
