@@ -7,10 +7,10 @@ DEV = "$$($(PYTHON) tools/environment.py dev)"
 .PHONY: demo test up bench interop check format lock clean
 
 demo: ## set everything up, run two people's functions on this machine, leave nothing running
-	@py=$(RUN) && "$$py" -m muster.cli demo
+	@py=$(RUN) && "$$py" -m muster.cli.demo
 
 up: ## the same, and leave it running until Ctrl+C
-	@py=$(RUN) && "$$py" -m muster.cli demo --keep
+	@py=$(RUN) && "$$py" -m muster.cli.demo --keep
 
 test: check ## all tests, the official packages among them
 	@py=$(DEV) && "$$py" -m pytest -q

@@ -97,7 +97,7 @@ def version(path):
 def make(home, python, kind):
     if not python.exists() or version(str(python)) < LOWEST:
         new_venv(home)
-    pip = [str(python), "-m", "pip", "--disable-pip-version-check", "--quiet", "install"]
+    pip = [str(python), "-m", "pip", "--disable-pip-version-check", "-qq", "install"]
     say("installing what requirements/%s lists (hash-checked) into %s", LOCKS[kind], home)
     run([*pip, "--require-hashes", "--only-binary", ":all:", "-r", str(HERE / "requirements" / LOCKS[kind])])
     how = ["-e"] if editable() else ["--force-reinstall"]

@@ -136,7 +136,7 @@ def _run_single(endpoint: LocalEndpoint, ready_fd: int) -> None:
             os.write(ready_fd, b"+")
             os.close(ready_fd)
 
-    run(endpoint.directory, ready=ready)
+    run(endpoint.directory, ready=ready, warn=lambda what: click.echo(f"Warning: {what}", err=True))
 
 
 if __name__ == "__main__":

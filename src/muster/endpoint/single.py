@@ -23,6 +23,8 @@ from muster.endpoint.report import BUNDLES
 from muster.endpoint.serve import Assignment, UserEndpoint
 from muster.errors import ConfigInvalid, Outage
 from muster.rest import Rest
+from muster.rest.errands import aside
+from muster.transport.probe import warning
 from muster.wire.rest import MusterPart, Registered, Registration
 
 log = logging.getLogger(__name__)
@@ -30,8 +32,15 @@ log = logging.getLogger(__name__)
 _ID_FILE = "endpoint.json"
 
 
-def run(directory: Path, *, ready: Callable[[UUID], None] = lambda _: None, rest: Rest | None = None) -> None:
-    """Register, and run tasks until told to stop. `ready` is called with the id once it has checked in.
+def run(
+    directory: Path,
+    *,
+    ready: Callable[[UUID], None] = lambda _: None,
+    warn: Callable[[str], None] = lambda _: None,
+    rest: Rest | None = None,
+) -> None:
+    """Register, and run tasks until told to stop. `ready` is called with the id once it has checked in, `warn` with
+    what is in the way of that.
 
     Raises the MusterError that ended it: ConfigInvalid, StartFailed, or what the service refused.
     """
@@ -42,16 +51,24 @@ def run(directory: Path, *, ready: Callable[[UUID], None] = lambda _: None, rest
     try:
         path = config.endpoint.endpoint_log or place.directory / logs.NAME
         logs.to_file(path, debug=config.endpoint.debug, everything=False)
-        for warning in (*config.warnings, *config.endpoint.warnings):
-            log.warning("%s", warning)
+        for ignored in (*config.warnings, *config.endpoint.warnings):
+            log.warning("%s", ignored)
         registrar = _Registrar(directory, config, rest or Rest())
-        asyncio.run(_serve(registrar, config, place, ready))
+        asyncio.run(_serve(registrar, config, place, ready, warn))
     finally:
         place.leave()
 
 
-async def _serve(registrar: _Registrar, config: SingleConfig, place: Place, ready: Callable[[UUID], None]) -> None:
-    registered = await asyncio.to_thread(registrar.register)
+async def _serve(
+    registrar: _Registrar,
+    config: SingleConfig,
+    place: Place,
+    ready: Callable[[UUID], None],
+    warn: Callable[[str], None],
+) -> None:
+    registered = await aside(registrar.register)
+    if trouble := await aside(warning, registered.heartbeat_queue_info.connection_url):
+        warn(trouble)
     links = Links.of_registration(registered, registrar.url)
     assignment = Assignment(
         links=links,
@@ -79,8 +96,8 @@ class _Registrar:
         known = self._known()
         method, path = ("PUT", f"/v3/endpoints/{known}") if known else ("POST", "/v3/endpoints")
         registered = self._rest.call(method, path, self._document(), Registered, repeatable=known is not None)
-        for warning in registered.warnings:
-            log.warning("The service says: %s", warning)
+        for said in registered.warnings:
+            log.warning("The service says: %s", said)
         if known is None:
             self._remember(registered.endpoint_id)
         if registered.task_queue_info is None:
@@ -92,7 +109,7 @@ class _Registrar:
         """The broker's URL with credentials that no connection has used yet."""
         if self._fresh is None:
             log.info("Registering again, for new credentials.")
-            await asyncio.to_thread(self.register)
+            await aside(self.register)
         fresh, self._fresh = self._fresh, None
         if fresh is None:
             raise Outage(what="The service")

@@ -24,6 +24,7 @@ from muster.manager.registration import register
 from muster.manager.rootlink import Hello, RootLink, Site, receive_hello
 from muster.manager.starts import Starts
 from muster.rest import Rest
+from muster.rest.errands import aside
 from muster.transport.amqp import AmqpTransport
 from muster.transport.contract import Outgoing
 from muster.wire import topology
@@ -95,7 +96,7 @@ class Agent:
 
     async def _url(self) -> str:
         """Registers again at every connect: a service that was restarted knows us, and the credentials are fresh."""
-        registered = await asyncio.to_thread(register, self._rest, self._hello, self._site)
+        registered = await aside(register, self._rest, self._hello, self._site)
         if registered.command_queue_info is None:
             raise NotPermitted(why="the service registered something else than a manager")
         self._beat_now.set()
@@ -157,7 +158,8 @@ class Agent:
             return
         try:
             async with asyncio.timeout(_LAST_WORDS_S):
-                await self._beat(transport, self._period_s if self._replaced else 0)
+                if transport.connected:  # else our children file keeps the news
+                    await self._beat(transport, self._period_s if self._replaced else 0)
                 await transport.close()
         except (Outage, TimeoutError) as why:
             log.warning("The service could not be told that the manager stops: %r", why)

@@ -9,7 +9,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from typing import TYPE_CHECKING
 
 from muster.errors import MusterError, NotFound
-from muster.sdk.errands import aside
+from muster.rest.errands import aside
 from muster.sdk.futures import ComputeFuture, settle
 from muster.sdk.ids import text_of
 from muster.sdk.outcomes import Reader, item_of_document, resolve

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
 from muster.errors import MusterError, NoSuchQueue, Outage
-from muster.sdk.errands import aside
+from muster.rest.errands import aside
 from muster.sdk.futures import ComputeFuture
 from muster.sdk.outcomes import Reader, items_of, resolve
 from muster.sdk.polling import Poll
