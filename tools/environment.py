@@ -28,6 +28,9 @@ def main():
     if not (stamp.exists() and stamp.read_text() == wanted and python.exists()):
         make(home, python, kind)
         stamp.write_text(wanted)
+    if editable():
+        # Other accounts cannot write byte code beside the source; without it their first start takes a second more.
+        run([str(python), "-m", "compileall", "-q", str(HERE / "src")])
     print(python)
 
 
@@ -95,14 +98,13 @@ def version(path):
 
 
 def make(home, python, kind):
-    if not python.exists() or version(str(python)) < LOWEST:
+    if not python.exists() or version(str(python)) < LOWEST or not (home / "bin" / "pip").exists():
         new_venv(home)
     pip = [str(python), "-m", "pip", "--disable-pip-version-check", "-qq", "install"]
     say("installing what requirements/%s lists (hash-checked) into %s", LOCKS[kind], home)
     run([*pip, "--require-hashes", "--only-binary", ":all:", "-r", str(HERE / "requirements" / LOCKS[kind])])
     how = ["-e"] if editable() else ["--force-reinstall"]
     run([*pip, "--no-deps", "--no-build-isolation", *how, str(HERE)])
-    run([str(python), "-m", "compileall", "-q", str(HERE / "src")])
 
 
 def new_venv(home):

@@ -21,6 +21,7 @@ log = logging.getLogger(__name__)
 _SKEW_S = 180
 _AT_ONCE = 16  # starts under way
 _PAUSE_S, _LONGEST_PAUSE_S = 1.0, 30.0
+_WORTH_WAITING_S = 5.0
 _SETTLED_S = 120.0
 _NAMES = 10_000
 _TOO_OLD = 3  # that many in a row for one name: our clocks differ, and asking again will not help
@@ -36,17 +37,18 @@ class Pace:
     def __init__(self) -> None:
         self._last: dict[str, tuple[float, float]] = {}  # name -> (began, pause before the next)
 
-    def too_early(self, name: str, now_s: float) -> bool:
-        """Whether this attempt has to wait; the service asks again by itself."""
-        began_s, pause_s = self._last.pop(name, (-_SETTLED_S, _PAUSE_S))
-        if now_s - began_s < pause_s:
-            self._last[name] = began_s, pause_s
-            return True
+    def wait_s(self, name: str, now_s: float) -> float:
+        """How long the next start has to wait."""
+        began_s, pause_s = self._last.get(name, (float("-inf"), _PAUSE_S))
+        return max(0.0, began_s + pause_s - now_s)
+
+    def begin(self, name: str, now_s: float) -> None:
+        """It is started now."""
+        began_s, pause_s = self._last.pop(name, (float("-inf"), _PAUSE_S))
         calm = now_s - began_s > _SETTLED_S
         self._last[name] = now_s, _PAUSE_S if calm else min(_LONGEST_PAUSE_S, pause_s * 2)
         if len(self._last) > _NAMES:
             del self._last[next(iter(self._last))]
-        return False
 
 
 class Starts:
@@ -59,14 +61,14 @@ class Starts:
         self._pace = Pace()
         self._room = asyncio.Semaphore(_AT_ONCE)
         self._too_old: dict[str, int] = {}
+        self._soon: set[str] = set()  # names whose start waits for its time
 
     async def take(self, delivery: Delivery) -> None:
         """Acknowledged when root has answered: an agent that dies before leaves the command to the next."""
-        async with self._room:
-            try:
-                await self._obey(_command(delivery), delivery.timestamp_s)
-            except UndecodableMessage as why:
-                log.warning("Ignoring command from server: %s", why.message())
+        try:
+            await self._obey(_command(delivery), delivery.timestamp_s)
+        except UndecodableMessage as why:
+            log.warning("Ignoring command from server: %s", why.message())
         delivery.ack()
 
     async def _obey(self, command: StartCommand, sent_s: int | None) -> None:
@@ -79,8 +81,24 @@ class Starts:
         name = decode_payload(sealed.payload).name
         if sent_s is None or abs(time.time() - sent_s) > _SKEW_S:
             self._stale(name, "its timestamp is missing or too far away")
-        elif not self._pace.too_early(name, time.monotonic()):
-            await self._start(name, sealed)
+        elif await self._in_time(name):
+            async with self._room:
+                self._pace.begin(name, time.monotonic())
+                await self._start(name, sealed)
+
+    async def _in_time(self, name: str) -> bool:
+        """Whether to start it, now that it is time. A later order finds an earlier one waiting, and is not needed;
+        after a long pause the service will have asked again.
+        """
+        wait_s = self._pace.wait_s(name, time.monotonic())
+        if name in self._soon or wait_s > _WORTH_WAITING_S:
+            return False
+        self._soon.add(name)
+        try:
+            await asyncio.sleep(wait_s)
+        finally:
+            self._soon.discard(name)
+        return True
 
     async def _start(self, name: str, sealed: Sealed) -> None:
         early, payload = EarlyLog(), memory_file(sealed.payload.encode())
