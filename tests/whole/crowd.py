@@ -1,4 +1,4 @@
-"""A researcher's script for the fault tests: `python crowd.py ENDPOINT COUNT`; 500 short tasks, and how each ended."""
+"""A researcher's script for the fault tests: `python crowd.py ENDPOINT COUNT SECONDS`; many tasks, how each ended."""
 
 from __future__ import annotations
 
@@ -10,20 +10,21 @@ from collections import Counter
 from muster import Executor
 
 
-def short(number):
+def work(number, seconds):
     import time
 
-    time.sleep(0.01)
+    time.sleep(seconds)
     return number
 
 
 def main():
-    endpoint, count = sys.argv[1], int(sys.argv[2])
+    endpoint, count, seconds = sys.argv[1], int(sys.argv[2]), float(sys.argv[3])
     ended: Counter[str] = Counter()
     twice = []
     lock = threading.Lock()
     with Executor(endpoint_id=endpoint) as ex:
-        futures = [ex.submit(short, n) for n in range(count)]
+        futures = [ex.submit(work, n, seconds) for n in range(count)]
+        print("all submitted", flush=True)
         seen: set[int] = set()
 
         def note(future, number):

@@ -23,6 +23,7 @@ log = logging.getLogger(__name__)
 
 EXIT_CONFIG, EXIT_SOFTWARE, EXIT_CREDENTIALS = os.EX_CONFIG, os.EX_SOFTWARE, os.EX_NOPERM
 _REPORT_LIMIT_S = 8
+_PREDECESSOR_S = 30  # one whose manager was killed finishes what it runs before it leaves the place to us
 
 
 class Process:
@@ -127,7 +128,7 @@ async def _report(links: Links, reason: str) -> None:
 def _place(name: str, config: UserEndpointConfig) -> Place:
     os.umask(0o077)
     place = Place(config.endpoint_dir or home() / name)
-    place.take()
+    place.take(_PREDECESSOR_S)
     return place
 
 

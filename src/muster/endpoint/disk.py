@@ -12,6 +12,7 @@ from pathlib import Path
 from muster.errors import StartFailed
 
 _LOCK = "lock"
+_LOOK_S = 0.1
 
 
 def append(file: int, data: bytes) -> None:
@@ -28,8 +29,10 @@ class Place:
         self.directory = directory
         self._lock = -1
 
-    def take(self) -> None:
-        """Make it, check that nobody else can write there, and lock it; StartFailed says what is in the way."""
+    def take(self, patience_s: float = 0) -> None:
+        """Make it, check that nobody else can write there, and lock it; StartFailed says what is in the way. Whoever
+        has it locked gets so much time to leave.
+        """
         try:
             self.directory.mkdir(mode=0o700, parents=True, exist_ok=True)
             found = self.directory.stat()
@@ -40,12 +43,20 @@ class Place:
             self._lock = os.open(self.directory / _LOCK, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
         except OSError as why:
             raise StartFailed(why=f"{self.directory} cannot be used ({why.strerror})") from None
-        self._hold()
+        self._hold(time.monotonic() + patience_s)
 
     def leave(self) -> None:
         if self._lock >= 0:
             os.close(self._lock)
             self._lock = -1
+
+    def _locked(self) -> bool:
+        # A POSIX lock: children do not inherit it, so an orphaned worker cannot keep the directory from its next owner.
+        try:
+            fcntl.lockf(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError:
+            return False
+        return True
 
     def part(self, name: str) -> Path:
         """A private directory inside it."""
@@ -53,11 +64,11 @@ class Place:
         path.mkdir(mode=0o700, exist_ok=True)
         return path
 
-    def _hold(self) -> None:
-        # A POSIX lock: children do not inherit it, so an orphaned worker cannot keep the directory from its next owner.
-        try:
-            fcntl.lockf(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError:
+    def _hold(self, until_s: float) -> None:
+        while not self._locked():
+            if time.monotonic() < until_s:
+                time.sleep(_LOOK_S)
+                continue
             holder = os.pread(self._lock, 200, 0).decode(errors="replace").strip() or "another process"
             os.close(self._lock)
             self._lock = -1

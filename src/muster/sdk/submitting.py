@@ -223,7 +223,7 @@ def too_large(lane: Lane, call: Call) -> TooLarge | None:
     size = len(msgspec.json.encode(call.payload))
     if size <= room:
         return None
-    return TooLarge(what="The arguments of this call", size_bytes=size, limit_bytes=room)
+    return TooLarge(what="This call, with its arguments,", size_bytes=size, limit_bytes=room)
 
 
 def _document(text: str | None) -> dict[str, Any] | None:

@@ -30,6 +30,8 @@ from muster.wire import topology
 log = logging.getLogger(__name__)
 
 _ADDED = "Ask the endpoint's administrator to add you."
+# An official user endpoint that was killed leaves a file behind, and no successor starts until that is old enough.
+_PASSES = "Another instance of this endpoint is running"
 _TICK_S = 1.0  # how soon a manager that came back is noticed
 _READER_FRESH_S = 1.0  # so long one look at the queue's consumers is believed
 _REMIND_S = 10.0  # well inside the 30 s in which an official manager revives
@@ -46,6 +48,7 @@ class Attempt:
     life_s: float = field(default_factory=time.monotonic)  # last sign of life
     ordered_s: float = float("-inf")
     manager_away: bool = False
+    said: str = ""  # what it was told that will pass by itself
 
 
 class Launches:
@@ -142,7 +145,11 @@ class Launches:
     async def refused(self, id_: UUID, error: MusterError) -> None:
         """The site said no, or it could not start: its tasks end with that."""
         attempt = self._attempts.get(id_)
-        if attempt is not None:
+        if _PASSES in error.message():
+            log.info("%s cannot start yet, it is ordered again: %s", id_, error.message())
+            if attempt is not None:
+                attempt.said = _PASSES
+        elif attempt is not None:
             await self._fail(attempt, error, LaunchState.REFUSED)
         elif not await self._has_reader(id_):
             await self._end_tasks(id_, error)
@@ -222,7 +229,8 @@ class Launches:
         """Order it, again if need be; give up when nothing was heard for too long."""
         silent_s = now - attempt.life_s
         if silent_s >= self._settings.check_in_timeout_s:
-            raise StartFailed(why=f"it did not check in within {silent_s:.0f} seconds")
+            last = f"; the last it said: {attempt.said}" if attempt.said else ""
+            raise StartFailed(why=f"it did not check in within {silent_s:.0f} seconds{last}")
         if now - attempt.ordered_s >= self._settings.repeat_s:
             attempt.ordered_s = now
             try:
