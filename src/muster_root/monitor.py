@@ -1,6 +1,6 @@
 """The monitor, root's part of a manager. `muster-endpoint start` turns into it, as root or as the manager's owner.
 
-It answers a table of verbs that the agent asks over one socket, and watches its children. It must never touch the
+It answers the one request that the agent may make over one socket, and watches its children. It must never touch the
 network, name services or a home directory, and reads nothing from outside but an order whose seal it found good.
 """
 
@@ -10,6 +10,7 @@ import fcntl
 import json
 import os
 import re
+import resource
 import selectors
 import signal
 import socket
@@ -17,18 +18,21 @@ import stat
 import subprocess
 import time
 from collections.abc import Generator
-from contextlib import suppress
+from contextlib import ExitStack, suppress
 from dataclasses import dataclass
 
 from muster_root.order import LIMIT_BYTES, Gate, No, Order
 from muster_root.programs import Process, become, employ, spawn
-from muster_root.settings import MAPPING_KEY, Site, Unusable, open_trusted
+from muster_root.settings import MAPPING_KEY, Site, open_trusted
 
 HANDED = ("--template-fd", "--schema-fd", "--environment-fd", "--manager-config-fd", "--lifeline-fd")
 START_S, GRACE_S, LONGEST_PAUSE_S, NEVER = 30, 10, 60, float("inf")
-REQUEST = re.compile(rb"(start|stop|list) ([0-9]{1,9})\n")
+REQUEST = re.compile(rb"start ([0-9]{1,9})\n")
 SEALS = fcntl.F_SEAL_WRITE | fcntl.F_SEAL_SHRINK | fcntl.F_SEAL_GROW
+STARTING_FDS, SPARE_FDS, MOST_EACH = 6, 64, 100  # descriptors of a start, and for all else; user endpoints of one account
+HEARSAY_LIMIT, LINE_COST = 512 * 1024, 30  # characters a minute in the log, and what the date of a line counts
 UNTOLD = "The site cannot start user endpoints now; its administrator finds the cause in the log."
+ENDS = {0: "normally", **{-one: f"with {one.name}" for one in signal.Signals}}
 Steps = Generator[int, None, None]  # a job: each `yield fd` waits until that descriptor can be read
 
 
@@ -41,6 +45,7 @@ class Child:
     """A user endpoint, from its order to its exit. A start that takes beyond `until_s` is ended."""
 
     until_s: float
+    user: str = ""
     running: bool = False
     pidfd: int = -1
 
@@ -57,10 +62,12 @@ class Monitor:
         self.site, self.lent, self.places = site, lent, [log, 2] if console else [log]
         self.poll, self.children, self.link = selectors.DefaultSelector(), dict[str, Child](), socket.socket()
         self.agent: Process | None = None
-        self.agent_at_s, self.pause_s, self.stop_asked, self.stop_at_s, self.marks = 0.0, 0.5, False, 0.0, ""
+        self.agent_at_s, self.pause_s, self.stop_asked, self.stop_at_s = 0.0, 0.5, False, 0.0
         self.lifeline, (self.heard, self.agent_log) = os.pipe(), os.pipe()
-        record = site.record()
-        self.gate = Gate(record["endpoint_id"], bytes.fromhex(record["seal_key"]), time.time())
+        self.minute, self.hearsay, self.marks = 0, 0, ""
+        self.last = os.open(site.path("last_order"), os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
+        record, last_s = site.record(), int(os.pread(self.last, 20, 0) or 0)
+        self.gate = Gate(record["endpoint_id"], bytes.fromhex(record["seal_key"]), time.time(), last_s)
         self.owners = record["owners"].split()
         self.go(self.overhear(self.heard))
 
@@ -73,15 +80,30 @@ class Monitor:
                 with suppress(OSError):  # a full disk or a closed terminal stops nobody's work
                     os.write(place, entry.encode())
 
+    def relate(self, text: str) -> None:
+        """Into the log too, but only so much a minute: what the agent can cause must not fill root's disk."""
+        if self.minute != (minute := int(time.monotonic() / 60)):
+            self.minute, self.hearsay = minute, 0
+        before, self.hearsay = self.hearsay, self.hearsay + len(text) + LINE_COST * text.count("\n")
+        if self.hearsay <= HEARSAY_LIMIT:
+            self.say(text)
+        elif before <= HEARSAY_LIMIT:
+            self.say("The agent says or causes too much; the rest of this minute is left out.")
+
     def overhear(self, ear: int) -> Steps:
-        """What the agent, the mapping and `become` have to say to the administrator."""
+        """What the agent, the mapping and `become` have to say to the administrator; it cannot pass for our own."""
         while True:
             yield ear
-            self.say(os.read(ear, 65536).decode(errors="replace").lstrip("+"))
+            said = os.read(ear, 65536).decode(errors="replace").lstrip("+")
+            self.relate("".join(f"| {line}\n" for line in said.split("\n") if line))
 
     def go(self, job: Steps) -> None:
         """Run it up to its next wait, or its end."""
-        fd = next(job, None)
+        try:
+            fd = next(job, None)
+        except Exception as why:  # noqa: BLE001 -- the edge of a job: what befell one must not end all the others
+            self.say(f"{type(why).__name__}: {why}")
+            return
         if fd is not None:
             self.poll.register(fd, selectors.EVENT_READ, job)
 
@@ -94,10 +116,11 @@ class Monitor:
 
     def serve(self) -> Steps:
         """One agent, from hello to its end. Its socket closes when its process does."""
+        since_s, self.pause_s = time.monotonic(), min(LONGEST_PAUSE_S, self.pause_s * 2)
+        self.agent_at_s, self.marks = since_s + self.pause_s, self.site.marks()
         running = [name for name, child in self.children.items() if child.running]
-        facts, since_s = {"endpoint_id": self.gate.recipient, "running": running}, time.monotonic()
+        facts = {"endpoint_id": self.gate.recipient, "running": running}
         streams = (subprocess.DEVNULL, self.agent_log, self.agent_log)
-        self.marks = self.site.marks()
         self.agent, self.link = agent, link = employ(self.site, "agent", facts, self.lent, streams, self.agent_log)
         pidfd = os.pidfd_open(agent.pid)
         try:
@@ -109,93 +132,96 @@ class Monitor:
                 self.say(f"The agent sent what none of ours sends ({why!r:.100}); it is ended.")
         agent.kill()
         yield pidfd
-        self.say(f"The agent ended ({agent.wait()}); user endpoints stay.")
+        self.say(f"The agent ended ({bury(agent)}); user endpoints stay.")
         os.close(pidfd)
         link.close()
-        self.pause_s = 0.5 if time.monotonic() - since_s > LONGEST_PAUSE_S else min(LONGEST_PAUSE_S, self.pause_s * 2)
+        if time.monotonic() - since_s > LONGEST_PAUSE_S:
+            self.pause_s = 0.5
         self.agent, self.agent_at_s = None, time.monotonic() + self.pause_s
 
     def obey(self, link: socket.socket) -> None:
-        """One request, from the table or not at all."""
+        """One request, whole and with its descriptors, or the end of whoever sent it."""
         body, fds, flags, _ = socket.recv_fds(link, 2 * LIMIT_BYTES, 4, socket.MSG_CMSG_CLOEXEC)
         asked = REQUEST.match(body)
-        whole = asked and not flags & (socket.MSG_TRUNC | socket.MSG_CTRUNC)
-        if asked and whole and len(fds) == (2 if asked[1] == b"start" else 0):
-            self.go(VERBS[asked[1]](self, int(asked[2]), body[asked.end() :], fds))
+        whole = len(fds) == 2 and not flags & (socket.MSG_TRUNC | socket.MSG_CTRUNC)
+        if asked and whole and sealed(fds[0]) and stat.S_ISFIFO(os.fstat(fds[1]).st_mode):
+            self.go(self.start(int(asked[1]), body[asked.end() :], fds))
             return
         for fd in fds:
             os.close(fd)
         raise Malformed(body)
 
-    def stop(self, _number: int, body: bytes, _fds: list[int]) -> Steps:
-        """Ask a user endpoint to end; its name is all the agent can choose."""
-        if child := self.children.get(body.decode(errors="replace")):
-            child.send(signal.SIGTERM)
-        yield from ()
-
-    def running(self, number: int, _body: bytes, _fds: list[int]) -> Steps:
-        """The names of those that run."""
-        self.tell(answer=number, running=[name for name, child in self.children.items() if child.running])
-        yield from ()
-
     def start(self, number: int, body: bytes, fds: list[int]) -> Steps:
         """Become the mapped user. The first descriptor holds the secrets: it is passed on, never read."""
-        order, child = None, Child(time.monotonic() + START_S)
+        name, child = "", Child(time.monotonic() + START_S)
         try:
-            if not stat.S_ISFIFO(os.fstat(fds[1]).st_mode) or not sealed(fds[0]):
-                raise Malformed("descriptors")
             order = self.gate.check(body[32:], body[:32], time.time())
-            if order.name in self.children:
-                raise No("RUNNING", "It runs already.")
-            if self.stop_asked:
-                raise No("STALE", "The manager is stopping.")
-            self.gate.remember(order, time.time())
-            self.children[order.name] = child
-            user, identity = (yield from self.map(child, order)) if self.site.privileged else ("", self.owner_in(order))
+            self.admit(order)
+            name, self.children[order.name] = order.name, child
+            found = (yield from self.map(child, order)) if self.site.privileged else ("", self.owner_in(order))
+            child.user, identity = found
             if not identity:
                 raise No("IDENTITY_UNMAPPED", "Identity failed to map to a local user name.", f"{order.identities}")
-            yield from self.live(child, order, number, user, identity, fds)
-        except (No, Unusable, OSError) as no:
+            if sum(one.user == child.user for one in self.children.values()) > MOST_EACH:
+                raise No("START_FAILED", f"You have {MOST_EACH} user endpoints here; that is the most.")
+            yield from self.live(child, order, number, identity, fds)
+        except Exception as no:  # noqa: BLE001 -- the edge of one user endpoint: whatever failed, the agent is told
             known = no if isinstance(no, No) else No("START_FAILED", UNTOLD)
-            self.say(f"No user endpoint {order.name if order else ''}: {known.code} {no}"[:1000])
+            self.relate(f"No user endpoint {name}: {known.code} {no}"[:1000])
             self.tell(answer=number, code=known.code, public=known.public)
         finally:
             while fds:
                 os.close(fds.pop())
-            if order and self.children.get(order.name) is child:
-                del self.children[order.name]
+            self.children.pop(name, None)
+
+    def admit(self, order: Order) -> None:
+        """Once, and only while there is room: a monitor without free descriptors would fail everybody."""
+        if order.name in self.children:
+            raise No("RUNNING", "It runs already.")
+        if self.stop_asked:
+            raise No("STALE", "The manager is stopping.")
+        used = sum(1 if child.running else STARTING_FDS for child in self.children.values())
+        if used + STARTING_FDS + SPARE_FDS > resource.getrlimit(resource.RLIMIT_NOFILE)[0]:
+            raise No("START_FAILED", "The site runs as many user endpoints as it can.", "raise `ulimit -n` for more")
+        self.gate.remember(order, time.time())
+        os.pwrite(self.last, b"%020d" % self.gate.last_s, 0)  # before it is obeyed: the next monitor must know
 
     def owner_in(self, order: Order) -> str:
         return next((one["id"] for one in order.identities if one.get("id") in self.owners), "")
 
     def map(self, child: Child, order: Order) -> Generator[int, None, tuple[str, str]]:
         """Account and identity, both empty when there is none."""
-        rules = open_trusted(self.site.path(self.site.settings[MAPPING_KEY]), self.site.owner)
-        identities, said = os.memfd_create("identities"), os.memfd_create("said")
-        os.pwrite(identities, json.dumps(order.identities).encode(), 0)
-        facts, streams = [self.gate.recipient, str(identities)], (rules, said, self.agent_log)
-        process = spawn(self.site, "mapping.py", facts, [identities], streams)
-        child.pidfd = os.pidfd_open(process.pid)
-        yield child.pidfd
-        status, answer = process.wait(), os.pread(said, 4096, 0).decode()
-        for fd in (child.pidfd, rules, identities, said):
-            os.close(fd)
-        if status != 0:
-            raise Unusable(f"the identity mapping ended with {status}")
-        user, _, identity = answer.partition("\n")
-        return user, identity
+        with ExitStack() as held:
+            rules = open_trusted(self.site.path(self.site.settings[MAPPING_KEY]), self.site.owner)
+            held.callback(os.close, rules)
+            identities, said = os.memfd_create("identities"), os.memfd_create("said")
+            held.callback(os.close, identities)
+            held.callback(os.close, said)
+            os.pwrite(identities, json.dumps(order.identities).encode(), 0)
+            facts, streams = [self.gate.recipient, str(identities)], (rules, said, self.agent_log)
+            process = spawn(self.site, "mapping.py", facts, [identities], streams)
+            child.pidfd = os.pidfd_open(process.pid)
+            held.callback(os.close, child.pidfd)
+            yield child.pidfd
+            if status := process.wait():
+                raise No("START_FAILED", UNTOLD, f"the identity mapping ended with {status}")
+            user, _, identity = os.pread(said, 4096, 0).decode().partition("\n")
+            return user, identity
 
-    def live(self, child: Child, order: Order, number: int, user: str, identity: str, fds: list[int]) -> Steps:
+    def live(self, child: Child, order: Order, number: int, identity: str, fds: list[int]) -> Steps:
         """From `become` to the exit."""
-        user, given = user or os.environ.get("USER", "its owner"), [*self.site.files(), self.lifeline[0]]
+        user = child.user or os.environ.get("USER", "its owner")
         mapped = json.dumps({"globus": {"id": identity}, "candidates": [[{identity: [user]}]]})
         module = ["muster.endpoint", "--name", order.name, "--payload-sha256", order.payload_sha256.hex()]
-        module += ["--mapped", mapped, *(word for pair in zip(HANDED, map(str, given), strict=True) for word in pair)]
         ear, tell = os.pipe()
-        process = become(self.site, user, "~", module, given, (fds[0], fds[1], fds[1]), tell)
-        child.pidfd = os.pidfd_open(process.pid)
-        for fd in (tell, *given[:-1], fds.pop(), fds.pop()):
-            os.close(fd)
+        with ExitStack() as held:
+            held.callback(os.close, tell)
+            given = [*self.site.files(held), self.lifeline[0]]
+            module += ["--mapped", mapped, *(word for pair in zip(HANDED, map(str, given), strict=True) for word in pair)]
+            process = become(self.site, user, "~", module, given, (fds[0], fds[1], fds[1]), tell)
+            child.pidfd = os.pidfd_open(process.pid)
+        while fds:
+            os.close(fds.pop())
         label = f"[({user}, {order.name}) muster-endpoint start {order.name} --die-with-parent]"
         self.say(f"Creating new user endpoint (pid: {process.pid}) {label}")
         heard = b""
@@ -207,15 +233,14 @@ class Monitor:
             self.say(f"Command process successfully forked for '{user}' (Globus effective identity: {who}).")
             self.tell(answer=number, code="STARTED")
         yield child.pidfd
-        status = process.wait()
         os.close(child.pidfd)
+        status = bury(process)
         if not child.running:
             kind, _, why = heard.decode(errors="replace").lstrip("+").partition(": ")
             if kind == "KeyError":
                 raise No("IDENTITY_UNMAPPED", "Identity mapped to a local user name, but local user does not exist.")
             raise No("START_FAILED", why or f"It took more than {START_S} s to become {user}.")
-        how = "normally" if status == 0 else f"with {signal.Signals(-status).name if status < 0 else status}"
-        self.say(f"Command stopped {how} ({process.pid}) {label}")
+        self.say(f"Command stopped {ENDS.get(status, f'with {status}')} ({process.pid}) {label}")
         self.tell(event="exited", name=order.name, status=status)
 
     def run(self, *, clock: bool) -> None:
@@ -238,9 +263,9 @@ class Monitor:
             self.wind_up(now_s)
         elif not self.agent and now_s >= self.agent_at_s:
             self.go(self.serve())
-        elif self.agent and self.marks != self.site.marks():
+        elif self.agent and self.marks != (marks := self.site.marks()):
             self.say("The site's files changed: another agent registers them.")
-            self.marks, self.pause_s = self.site.marks(), 0.25
+            self.marks, self.pause_s = marks, 0.25
             self.agent.terminate()
 
     def wind_up(self, now_s: float) -> None:
@@ -265,4 +290,8 @@ def sealed(fd: int) -> bool:
     return False
 
 
-VERBS = {b"start": Monitor.start, b"stop": Monitor.stop, b"list": Monitor.running}
+def bury(process: Process) -> int:
+    """The status of one that ended; what it left in its process group ends now, while the number is still its own."""
+    with suppress(OSError):
+        os.killpg(process.pid, signal.SIGKILL)
+    return process.wait()

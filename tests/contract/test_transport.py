@@ -312,3 +312,35 @@ async def test_names_may_hold_any_text(here: Transport) -> None:
     (delivery,) = await take(here, name, 1)
     assert delivery.routing_key == name
     await here.delete(name)
+
+
+async def test_ahead_bytes_bounds_what_is_unacknowledged_give_or_take_a_message(
+    here: Transport, queue: str, party: Party
+) -> None:
+    count, size, limit = 60, 100_000, 1_000_000
+    await here.publish(to(queue, *(b"%02d" % n + bytes(size) for n in range(count))))
+    seen: list[Delivery] = []
+    bodies: set[bytes] = set()
+    other = await party()
+    async with asyncio.timeout(40), aclosing(here.consume(queue, ahead=1000, ahead_bytes=limit)) as arrivals:
+        while len(bodies) < count:
+            seen += await anext(arrivals)
+            bodies |= {delivery.body[:2] for delivery in seen}
+            assert sum(len(delivery.body) for delivery in seen) <= limit + 2 * size
+            while (state := await other.state(queue)) is None or not state.consumers:
+                continue  # it must not look unread for longer than a moment
+            if len(seen) * size >= limit or len(bodies) == count:
+                for delivery in seen:
+                    delivery.ack()
+                seen.clear()
+    assert bodies == {b"%02d" % n for n in range(count)}
+
+
+async def test_a_queue_with_a_time_to_hold_messages_is_the_same_queue(here: Transport, queue: str) -> None:
+    assert not await here.declare(QueueSpec(queue, held_s=86_400))
+    name = f"q.{uuid4()}"
+    assert await here.declare(QueueSpec(name, held_s=86_400))
+    assert not await here.declare(QueueSpec(name))
+    await here.publish(to(name, b"kept"))
+    assert [delivery.body for delivery in await take(here, name, 1)] == [b"kept"]
+    await here.delete(name)

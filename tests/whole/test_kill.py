@@ -129,7 +129,7 @@ def test_an_agent_killed_with_a_start_order_in_its_hands_leaves_it_to_the_next(s
 
 def holds_an_order(agent: int) -> bool:
     """Its payload lies in a memory file until root has answered."""
-    return any("memfd:payload" in os.readlink(fd) for fd in Path(f"/proc/{agent}/fd").iterdir() if fd.is_symlink())
+    return any("memfd:payload" in str(fd.readlink()) for fd in Path(f"/proc/{agent}/fd").iterdir() if fd.is_symlink())
 
 
 def test_a_killed_user_endpoint_is_replaced_and_only_running_tasks_end_in_an_error(site: Site) -> None:
@@ -173,6 +173,17 @@ def test_a_killed_monitor_takes_its_processes_along_and_its_tasks_end_with_the_c
     assert again.id == manager.id
     assert outcome(crowd(site, again, 50), 50) == {"result": 50}
     assert len(user_endpoints(site)) == 1
+
+
+def test_a_user_endpoint_that_prepares_itself_goes_with_its_killed_monitor(site: Site) -> None:
+    site.serve()
+    template = TEMPLATE.replace("{{ endpoint_setup|default() }}", "sleep 300; true")
+    manager = site.manager("kill", "mickey97", template=template)
+    crowd(site, manager, 1)
+    part(manager, "sleep 300")
+    family = monitor(manager).children(recursive=True)
+    manager.process.kill()
+    until(lambda: not commands(family), "no process of the killed manager is left")
 
 
 def test_a_monitor_started_right_after_it_was_killed_goes_on_with_everything(site: Site) -> None:

@@ -87,9 +87,7 @@ async def test_a_registration_and_its_repetition(room: Room) -> None:
     asked = REST["registration again"]["request"]
     assert_has_all(await room.harper.call("PUT", f"/v3/endpoints/{room.endpoint}", asked), "registration again")
     alice = await room.stage.person("alice")
-    refused = await alice.call(
-        "PUT", f"/v3/endpoints/{room.endpoint}", asked, REST["registration of somebody else's"]["status"]
-    )
+    refused = await alice.call("PUT", f"/v3/endpoints/{room.endpoint}", asked, 409)
     assert_has_all(refused, "registration of somebody else's")
     anonymous = await room.stage.web.put(f"/v3/endpoints/{room.endpoint}", json=asked)
     assert anonymous.status_code == REST["registration without a token"]["status"]
@@ -145,7 +143,9 @@ async def test_a_task_from_its_post_to_its_result(room: Room) -> None:
                 delivered = await next_of(arrived)
         sent_result = official_result(worker.seen[0])
         assert decode(delivered.body) == sent_result  # unchanged on its way
-        assert set(AMQP["a result on its way to the SDK"]["body"]["data"]) == set(json.loads(delivered.body[1:])["data"])
+        assert set(AMQP["a result on its way to the SDK"]["body"]["data"]) == set(
+            json.loads(delivered.body[1:])["data"]
+        )
         assert delivered.timestamp_s
         assert delivered.headers["task_uuid"] == str(worker.seen[0])
 

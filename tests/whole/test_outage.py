@@ -93,8 +93,7 @@ def test_connections_that_are_cut_in_the_middle_cost_nothing(shared_site: Site) 
         running.wait_for("250 ended", 60)
         cutter.cut_after(1000)
         assert ended(running) == {"result": TASKS}
-        site.processes.running[-2].stop()  # the manager, while the proxy still stands
-        running.stop()
+        manager.process.stop()  # while the proxy still stands
 
 
 class Disk:

@@ -34,7 +34,7 @@ async def test_an_official_client_and_an_official_manager_meet(tmp_path: Path) -
     async with serving(tmp_path) as stage:
         harper = await stage.person("harper")
         registered = await harper.register(multi_user=True)
-        assert set(registered) == {"endpoint_id", "heartbeat_queue_info", "command_queue_info"}
+        assert set(registered) == {"endpoint_id", "warnings", "heartbeat_queue_info", "command_queue_info"}
         function = await harper.register_function()
         async with manager(registered) as site:
             await site.beat()

@@ -221,7 +221,7 @@ def _not_default(exchange: str) -> None:
 
 def _known_arguments(arguments: dict[str, Any] | None) -> None:
     """An argument that we would ignore (a time to live, a dead letter exchange) is refused, not ignored."""
-    for name in arguments or {}:
+    for name in (arguments or {}).keys() - {"x-consumer-timeout"}:  # we never take a message from its reader
         raise faults.precondition(f"argument '{name[:64]}' is not supported by this broker")
 
 

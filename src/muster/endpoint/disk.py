@@ -12,7 +12,9 @@ from pathlib import Path
 from muster.errors import StartFailed
 
 _LOCK = "lock"
+_LEAVING = b"leaving\n"
 _LOOK_S = 0.1
+_NOTICE_S = 2.0
 
 
 def append(file: int, data: bytes) -> None:
@@ -31,7 +33,7 @@ class Place:
 
     def take(self, patience_s: float = 0) -> None:
         """Make it, check that nobody else can write there, and lock it; StartFailed says what is in the way. Whoever
-        has it locked gets so much time to leave.
+        has it and is leaving gets so much time for that.
         """
         try:
             self.directory.mkdir(mode=0o700, parents=True, exist_ok=True)
@@ -43,7 +45,12 @@ class Place:
             self._lock = os.open(self.directory / _LOCK, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
         except OSError as why:
             raise StartFailed(why=f"{self.directory} cannot be used ({why.strerror})") from None
-        self._hold(time.monotonic() + patience_s)
+        self._hold(patience_s)
+
+    def leaving(self) -> None:
+        """Tell whoever comes next that waiting is worth it."""
+        if self._lock >= 0:
+            os.pwrite(self._lock, _LEAVING, os.fstat(self._lock).st_size)
 
     def leave(self) -> None:
         if self._lock >= 0:
@@ -64,12 +71,16 @@ class Place:
         path.mkdir(mode=0o700, exist_ok=True)
         return path
 
-    def _hold(self, until_s: float) -> None:
+    def _hold(self, patience_s: float) -> None:
+        began_s = time.monotonic()
         while not self._locked():
-            if time.monotonic() < until_s:
+            said = os.pread(self._lock, 200, 0)
+            # One whose manager was killed this instant has not noticed yet.
+            worth_s = patience_s if _LEAVING in said else min(patience_s, _NOTICE_S)
+            if time.monotonic() - began_s < worth_s:
                 time.sleep(_LOOK_S)
                 continue
-            holder = os.pread(self._lock, 200, 0).decode(errors="replace").strip() or "another process"
+            holder = said.decode(errors="replace").strip() or "another process"
             os.close(self._lock)
             self._lock = -1
             raise StartFailed(why=f"another instance of this endpoint is running ({holder})") from None

@@ -76,13 +76,9 @@ class UserEndpoint:
         unwatch = self._watch_signals()
         transport = AmqpTransport(self._links.url, label=self._assignment.name, on_connected=self._beat_now.set)
         try:
-            await self._start(transport)
-            self._outbox.recover()
-            await transport.publish([self._links.report(self._reporter.state(self._engine.load()))])
-            self._beat_now.clear()
-            log.info("Checked in as %s.", self._links.endpoint)
-            self._assignment.ready()
-            await self._serve(transport)
+            if await self._start(transport):
+                await self._check_in(transport)
+                await self._serve(transport)
         finally:
             await self._stop_engine()
             await transport.close()
@@ -97,11 +93,14 @@ class UserEndpoint:
             self._hurry.set()
             return
         log.info("Stopping: %s.", reason)
+        self._assignment.place.leaving()
         self._stopping.set()
 
-    async def _start(self, transport: AmqpTransport) -> None:
-        """The engine and the connection, at the same time."""
-        status = await self._shell(self._config.endpoint_setup, "endpoint_setup")
+    async def _start(self, transport: AmqpTransport) -> bool:
+        """The engine and the connection, at the same time; False when told to stop during the setup."""
+        status = await self._shell(self._config.endpoint_setup, "endpoint_setup", self._stopping)
+        if self._stopping.is_set():
+            return False
         if status:
             raise StartFailed(why=f"endpoint_setup ended with status {status}; its output is in endpoint.log")
         workdir = self._assignment.place.part("tasks_working_dir")
@@ -115,6 +114,14 @@ class UserEndpoint:
         finally:
             opening.cancel()
             await asyncio.gather(opening, return_exceptions=True)
+        return True
+
+    async def _check_in(self, transport: Transport) -> None:
+        self._outbox.recover()
+        await transport.publish([self._links.report(self._reporter.state(self._engine.load()))])
+        self._beat_now.clear()
+        log.info("Checked in as %s.", self._links.endpoint)
+        self._assignment.ready()
 
     async def _serve(self, transport: AmqpTransport) -> None:
         publisher = asyncio.create_task(self._outbox.run(transport), name="outbox")
@@ -193,17 +200,22 @@ class UserEndpoint:
     def _confirmed(self, tasks: list[bytes]) -> None:
         self._inbox.confirmed(tasks)
 
-    async def _shell(self, command: str, name: str) -> int:
-        """Run the user's command; its output goes to the log. The exit status, negative for a signal."""
+    async def _shell(self, command: str, name: str, enough: asyncio.Event | None = None) -> int:
+        """Run the user's command, `enough` cuts it short; its output goes to the log. The exit status, negative for a
+        signal.
+        """
         if not command.strip():
             return 0
-        process = await asyncio.create_subprocess_shell(command, stdin=asyncio.subprocess.DEVNULL)
-        try:
-            async with asyncio.timeout(_SETUP_LIMIT_S):
-                status = await process.wait()
-        except TimeoutError:
-            process.kill()
-            status = await process.wait()
+        nowhere = asyncio.subprocess.DEVNULL
+        process = await asyncio.create_subprocess_shell(command, stdin=nowhere, start_new_session=True)
+        ended = asyncio.create_task(process.wait())
+        cut = asyncio.create_task((enough or asyncio.Event()).wait())
+        await asyncio.wait({ended, cut}, timeout=_SETUP_LIMIT_S, return_when=asyncio.FIRST_COMPLETED)
+        cut.cancel()
+        if not ended.done():
+            with suppress(ProcessLookupError):
+                os.killpg(process.pid, signal.SIGKILL)
+        status = await ended
         if status:
             log.warning("%s ended with status %d.", name, status)
         return status

@@ -96,7 +96,7 @@ class _Registrar:
         known = self._known()
         method, path = ("PUT", f"/v3/endpoints/{known}") if known else ("POST", "/v3/endpoints")
         registered = self._rest.call(method, path, self._document(), Registered, repeatable=known is not None)
-        for said in registered.warnings:
+        for said in registered.warnings or ():
             log.warning("The service says: %s", said)
         if known is None:
             self._remember(registered.endpoint_id)

@@ -91,6 +91,7 @@ class Endpoints:
             allowed_functions=None if allowed is None else [str(function) for function in allowed],
             seal_key=new_key,
             bundles=VERSION if endpoint.bundles else 0,
+            warnings=[],
         )
         if manager:
             answer.command_queue_info = _commands_info(url, endpoint.id)

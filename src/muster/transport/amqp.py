@@ -193,7 +193,7 @@ class AmqpTransport:
 
         async def build(channel: Channel) -> None:
             raw = channel.raw
-            # RabbitMQ from 3.12 on obeys it, older ones ignore it; the same queue without it counts as equal.
+            # RabbitMQ obeys it from 3.12 on, and ignores it before; see docs/operator.md.
             limits = {} if queue.held_s is None else {"x-consumer-timeout": queue.held_s * 1000}
             await channel.call(raw.queue_declare, queue.name, durable=True, arguments=limits)
             for binding in queue.bindings:

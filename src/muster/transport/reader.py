@@ -59,7 +59,8 @@ class Reader:
     """A consumer. Acknowledgements leave at the end of the loop's turn, as few frames as can be.
 
     The protocol counts messages, not bytes (RabbitMQ refuses a prefetch size). So once there are too many bytes the
-    consumer is replaced by one that is given a single message at a time: the queue must not look unread meanwhile.
+    consumer is replaced by one that is given a single message at a time: a queue without one would look
+    unread.
     """
 
     def __init__(self, link: Link, queue: str, window: Window) -> None:

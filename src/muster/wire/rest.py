@@ -101,7 +101,7 @@ class Registered(msgspec.Struct, kw_only=True, omit_defaults=True):
     seal_key: bytes | None = None  # base64 on the wire
     allowed_functions: list[str] | None = None
     bundles: int = 0
-    warnings: list[str] = []
+    warnings: list[str] | None = None  # the official answer always has the list
 
 
 class FunctionRegistration(msgspec.Struct, kw_only=True, omit_defaults=True):

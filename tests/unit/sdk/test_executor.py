@@ -54,6 +54,13 @@ def test_leaving_the_block_waits_for_all(client, endpoint_id):
     assert [future.result(0) for future in futures] == [n * 2 for n in range(50)]
 
 
+def test_submits_one_after_another_are_not_throttled(executor):
+    begun = time.monotonic()
+    for n in range(10):
+        assert executor.submit(double, n).result(10) == 2 * n
+    assert time.monotonic() - begun < 4  # the official client waits as long before each call after the fourth
+
+
 def test_executors_one_after_the_other_use_one_client(client, endpoint_id):
     for n in range(5):
         with Executor(endpoint_id, client) as ex:
