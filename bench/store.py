@@ -1,7 +1,8 @@
 """`python bench/store.py`: tasks in and results in, beside the bare drivers doing the least one could call the same.
 
 Bare: one table of tasks, one of results, no idempotency, no rejection of second results, no queue of unfinished work.
-Both with and without waiting for the disk (`synchronous`, `synchronous_commit`). About a quarter of a minute.
+With and without waiting for the disk. Ours and bare take turns, so that a noisy disk is noisy for both; medians of the
+rounds, and the worst round beside the median ratio. About half a minute.
 """
 
 from __future__ import annotations
@@ -10,9 +11,11 @@ import argparse
 import asyncio
 import resource
 import sqlite3
+import statistics
 import tempfile
 import time
 from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
 from pathlib import Path
 from uuid import UUID, uuid4
 
@@ -26,10 +29,20 @@ from muster.testing.postgres import PrivatePostgres, server_programs
 
 TEXT = "x" * 1000
 DETAILS = '{"os": "Linux-6.1", "python_version": "3.11.2", "dill_version": "0.3.9"}'
-TOTALS = {1: 400, 10: 2000, 100: 6000, 1000: 10_000}
+TOTALS = {1: 100, 10: 500, 100: 2000, 1000: 4000}  # in one round
+ROUNDS = 7
 Batch = list[UUID]
 Step = Callable[[Batch], Awaitable[object]]
-Row = tuple[float, float, float]
+Row = tuple[float, float, float]  # in a second, out a second, CPU microseconds
+
+
+@dataclass(frozen=True, slots=True)
+class Subject:
+    """Something that takes tasks and their results."""
+
+    add: Step
+    finish: Step
+    close: Callable[[], Awaitable[None]]
 
 
 def new_id() -> UUID:
@@ -50,35 +63,32 @@ async def rate(step: Step, batches: list[Batch], callers: int) -> float:
     return sum(map(len, batches)) / (time.perf_counter() - begun)
 
 
-async def both(add: Step, finish: Step, size: int, callers: int = 1) -> Row:
-    batches = [[new_id() for _ in range(size)] for _ in range(TOTALS[size] // size)]
+async def both(subject: Subject, size: int, callers: int = 1) -> Row:
+    batches = [[new_id() for _ in range(size)] for _ in range(max(TOTALS[size] // size, callers))]
     cpu = time.process_time()
-    into = await rate(add, batches, callers)
-    out = await rate(finish, batches, callers)
+    into = await rate(subject.add, batches, callers)
+    out = await rate(subject.finish, batches, callers)
     return into, out, (time.process_time() - cpu) / sum(map(len, batches)) * 1e6
 
 
-async def of_the_store(url: str, callers: int) -> dict[int, Row]:
-    store = await open_store(url)
+async def store(url: str) -> Subject:
+    opened = await open_store(url)
     group, owner, endpoint, function = (uuid4() for _ in range(4))
 
     async def add(batch: Batch) -> object:
         now_s = time.time()
-        return await store.add_tasks(
+        return await opened.add_tasks(
             [Task(id_, group, owner, endpoint, function, TEXT, None, (), now_s) for id_ in batch]
         )
 
     async def finish(batch: Batch) -> object:
         now_s = time.time()
-        return await store.finish([Outcome(id_, TEXT, None, DETAILS, 1, 2, now_s) for id_ in batch], endpoint)
+        return await opened.finish([Outcome(id_, TEXT, None, DETAILS, 1, 2, now_s) for id_ in batch], endpoint)
 
-    await both(add, finish, 100)
-    found = {size: await both(add, finish, size, callers if size < 1000 else 1) for size in TOTALS}
-    await store.close()
-    return found
+    return Subject(add, finish, opened.close)
 
 
-async def of_bare_sqlite(path: str, synchronous: str) -> dict[int, Row]:
+async def bare_sqlite(path: str, synchronous: str) -> Subject:
     raw = sqlite3.connect(path, isolation_level=None)
     raw.execute("PRAGMA journal_mode = WAL")
     raw.execute(f"PRAGMA synchronous = {synchronous}")
@@ -99,12 +109,13 @@ async def of_bare_sqlite(path: str, synchronous: str) -> dict[int, Row]:
     async def finish(batch: Batch) -> None:
         write("INSERT INTO r VALUES (?,?,?,?,?,?)", [(id_.bytes, TEXT, DETAILS, 1, 2, time.time()) for id_ in batch])
 
-    found = {size: await both(add, finish, size) for size in TOTALS}
-    raw.close()
-    return found
+    async def close() -> None:
+        raw.close()
+
+    return Subject(add, finish, close)
 
 
-async def of_bare_postgres(url: str) -> dict[int, Row]:
+async def bare_postgres(url: str) -> Subject:
     raw = await asyncpg.connect(url)
     await raw.execute(
         "CREATE TABLE t (id uuid PRIMARY KEY, grp uuid, owner uuid, endpoint uuid, function uuid, at float8, data text)"
@@ -120,59 +131,58 @@ async def of_bare_postgres(url: str) -> dict[int, Row]:
         rows = [(id_, TEXT, DETAILS, 1, 2, time.time()) for id_ in batch]
         await raw.executemany("INSERT INTO r VALUES ($1,$2,$3,$4,$5,$6)", rows)
 
-    found = {size: await both(add, finish, size) for size in TOTALS}
-    await raw.close()
-    return found
+    return Subject(add, finish, raw.close)
 
 
-def show(name: str, ours: dict[int, Row], crowd: dict[int, Row] | None, bare: dict[int, Row]) -> None:
+async def compare(name: str, ours: Subject, bare: Subject) -> None:
+    rows: dict[str, dict[int, list[Row]]] = {who: {size: [] for size in TOTALS} for who in ("ours", "bare", "crowd")}
+    for one in (ours, bare):
+        await both(one, 100)
+    for _ in range(ROUNDS):
+        for size in TOTALS:
+            rows["ours"][size].append(await both(ours, size))
+            rows["bare"][size].append(await both(bare, size))
+            if size < 1000:
+                rows["crowd"][size].append(await both(ours, size, 32))
+    await ours.close()
+    await bare.close()
+    show(name, **rows)
+
+
+def show(name: str, ours: dict[int, list[Row]], bare: dict[int, list[Row]], crowd: dict[int, list[Row]]) -> None:
     table = Table(title=name, title_justify="left")
-    for head in (
-        "batch",
-        "in /s",
-        "results /s",
-        "CPU us",
-        "bare in /s",
-        "bare results /s",
-        "ours : bare",
-        "32 callers in",
-        "out",
-    ):
+    heads = ("batch", "in /s", "results /s", "CPU us", "bare in /s", "bare results /s", "ours : bare", "worst")
+    for head in (*heads, "32 callers in", "out"):
         table.add_column(head, justify="right")
     for size in TOTALS:
-        (in_, out, cpu), (bare_in, bare_out, _) = ours[size], bare[size]
-        ratio = (1 / bare_in + 1 / bare_out) / (1 / in_ + 1 / out)
-        many = crowd[size][:2] if crowd and size < 1000 else None
-        cells = [f"{many[0]:,.0f}", f"{many[1]:,.0f}"] if many else ["", ""]
-        table.add_row(
-            str(size),
-            f"{in_:,.0f}",
-            f"{out:,.0f}",
-            f"{cpu:.0f}",
-            f"{bare_in:,.0f}",
-            f"{bare_out:,.0f}",
-            f"{ratio:.2f}",
-            *cells,
-        )
-    Console(width=130).print(table)
+        ratios = [
+            (1 / bare_in + 1 / bare_out) / (1 / in_ + 1 / out)
+            for (in_, out, _), (bare_in, bare_out, _) in zip(ours[size], bare[size], strict=True)
+        ]
+        figures = [*middle(ours[size]), *middle(bare[size])[:2]]
+        many = [f"{figure:,.0f}" for figure in middle(crowd[size])[:2]] if crowd[size] else ["", ""]
+        cells = [f"{figure:,.0f}" for figure in figures]
+        table.add_row(str(size), *cells, f"{statistics.median(ratios):.2f}", f"{min(ratios):.2f}", *many)
+    Console(width=140).print(table)
+
+
+def middle(rows: list[Row]) -> list[float]:
+    return [statistics.median(column) for column in zip(*rows, strict=True)]
 
 
 async def sqlite_rounds(directory: str) -> None:
     for synchronous in ("FULL", "NORMAL"):
         place = f"{directory}/{synchronous}"
-        ours = await of_the_store(f"sqlite:///{place}.db?synchronous={synchronous}", 1)
-        crowd = await of_the_store(f"sqlite:///{place}-crowd.db?synchronous={synchronous}", 32)
-        show(f"SQLite {synchronous}", ours, crowd, await of_bare_sqlite(f"{place}-bare.db", synchronous))
+        ours = await store(f"sqlite:///{place}.db?synchronous={synchronous}")
+        await compare(f"SQLite {synchronous}", ours, await bare_sqlite(f"{place}-bare.db", synchronous))
 
 
 async def postgres_rounds(server: PrivatePostgres, name: str) -> None:
     connection = await asyncpg.connect(server.url())
-    for database in ("ours", "crowd", "bare"):
+    for database in ("ours", "bare"):
         await connection.execute(f"CREATE DATABASE {database}")
     await connection.close()
-    ours = await of_the_store(server.url("ours"), 1)
-    crowd = await of_the_store(server.url("crowd"), 32)
-    show(name, ours, crowd, await of_bare_postgres(server.url("bare")))
+    await compare(name, await store(server.url("ours")), await bare_postgres(server.url("bare")))
 
 
 def main() -> None:

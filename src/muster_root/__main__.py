@@ -1,6 +1,6 @@
-"""What `muster-endpoint start` turns into: python3 -I -S __main__.py DIRECTORY AGENT_DIR ENVIRONMENT LOG READY CONSOLE
+"""What `muster-endpoint start` turns into: python3 -I -S __main__.py DIRECTORY AGENT_DIR ENVIRONMENT LOG CONSOLE CLOCK
 
-The four in the middle are descriptors. READY is told that the monitor took over; -1 when nobody waits for that.
+The three in the middle are descriptors; the last two are 1 or 0.
 """
 
 from __future__ import annotations
@@ -13,11 +13,6 @@ sys.path.append(os.path.dirname(os.path.dirname(os.path.realpath(__file__))))  #
 from muster_root.monitor import Monitor
 from muster_root.settings import Site
 
-directory, *fds, console = sys.argv[1:]
-agent_dir, environment, log, ready = map(int, fds)
-monitor = Monitor(Site(directory), [agent_dir, environment], log, console=console == "1")
-if ready >= 0:
-    os.write(ready, b"+")
-    for fd in (0, 1, 2, ready):  # detached: the terminal is given back
-        os.dup2(os.open(os.devnull, os.O_RDWR), fd)
-monitor.run(clock=os.isatty(1) and console == "0")
+directory, *numbers = sys.argv[1:]
+agent_dir, environment, log, console, clock = map(int, numbers)
+Monitor(Site(directory), [agent_dir, environment], log, console=console == 1).run(clock=clock == 1)

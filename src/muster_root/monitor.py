@@ -22,14 +22,18 @@ from contextlib import ExitStack, suppress
 from dataclasses import dataclass
 
 from muster_root.order import LIMIT_BYTES, Gate, No, Order
-from muster_root.programs import Process, become, employ, spawn
-from muster_root.settings import MAPPING_KEY, Site, open_trusted
+from muster_root.programs import Process, become, employ
+from muster_root.settings import MAPPING_KEY, Site, memory_file
 
 HANDED = ("--template-fd", "--schema-fd", "--environment-fd", "--manager-config-fd", "--lifeline-fd")
-START_S, GRACE_S, LONGEST_PAUSE_S, NEVER = 30, 10, 60, float("inf")
+START_S, GRACE_S, PAUSE_S, NEVER = 30, 10, 3, float("inf")
 REQUEST = re.compile(rb"start ([0-9]{1,9})\n")
 SEALS = fcntl.F_SEAL_WRITE | fcntl.F_SEAL_SHRINK | fcntl.F_SEAL_GROW
-STARTING_FDS, SPARE_FDS, MOST_EACH = 6, 64, 100  # descriptors of a start, and for all else; user endpoints of one account
+STARTING_FDS, SPARE_FDS, MOST_EACH = (
+    8,
+    64,
+    100,
+)  # descriptors of a start, and for all else; user endpoints of one account
 HEARSAY_LIMIT, LINE_COST = 512 * 1024, 30  # characters a minute in the log, and what the date of a line counts
 UNTOLD = "The site cannot start user endpoints now; its administrator finds the cause in the log."
 ENDS = {0: "normally", **{-one: f"with {one.name}" for one in signal.Signals}}
@@ -47,12 +51,11 @@ class Child:
     until_s: float
     user: str = ""
     running: bool = False
-    pidfd: int = -1
+    process: Process | None = None
 
     def send(self, number: int) -> None:
-        """To this very process: its number may belong to another one by now, its descriptor never does."""
-        with suppress(OSError):
-            signal.pidfd_send_signal(self.pidfd, number)
+        if self.process:
+            self.process.send(number)
 
 
 class Monitor:
@@ -62,14 +65,13 @@ class Monitor:
         self.site, self.lent, self.places = site, lent, [log, 2] if console else [log]
         self.poll, self.children, self.link = selectors.DefaultSelector(), dict[str, Child](), socket.socket()
         self.agent: Process | None = None
-        self.agent_at_s, self.pause_s, self.stop_asked, self.stop_at_s = 0.0, 0.5, False, 0.0
+        self.agent_at_s, self.stop_asked, self.stop_at_s, self.minute, self.related = 0.0, False, 0.0, 0, 0
         self.lifeline, (self.heard, self.agent_log) = os.pipe(), os.pipe()
-        self.minute, self.hearsay, self.marks = 0, 0, ""
         self.last = os.open(site.path("last_order"), os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
         record, last_s = site.record(), int(os.pread(self.last, 20, 0) or 0)
         self.gate = Gate(record["endpoint_id"], bytes.fromhex(record["seal_key"]), time.time(), last_s)
         self.owners = record["owners"].split()
-        self.go(self.overhear(self.heard))
+        self.go(self.overhear())
 
     def say(self, text: str) -> None:
         """Into the log: nothing that a terminal would obey, and no more than a stated length of it."""
@@ -83,18 +85,18 @@ class Monitor:
     def relate(self, text: str) -> None:
         """Into the log too, but only so much a minute: what the agent can cause must not fill root's disk."""
         if self.minute != (minute := int(time.monotonic() / 60)):
-            self.minute, self.hearsay = minute, 0
-        before, self.hearsay = self.hearsay, self.hearsay + len(text) + LINE_COST * text.count("\n")
-        if self.hearsay <= HEARSAY_LIMIT:
+            self.minute, self.related = minute, 0
+        before, self.related = self.related, self.related + len(text) + LINE_COST * text.count("\n")
+        if self.related <= HEARSAY_LIMIT:
             self.say(text)
         elif before <= HEARSAY_LIMIT:
             self.say("The agent says or causes too much; the rest of this minute is left out.")
 
-    def overhear(self, ear: int) -> Steps:
-        """What the agent, the mapping and `become` have to say to the administrator; it cannot pass for our own."""
+    def overhear(self) -> Steps:
+        """What the agent, the mapping and `become` say to the administrator. Its mark tells it from our own words."""
         while True:
-            yield ear
-            said = os.read(ear, 65536).decode(errors="replace").lstrip("+")
+            yield self.heard
+            said = os.read(self.heard, 65536).decode(errors="replace")
             self.relate("".join(f"| {line}\n" for line in said.split("\n") if line))
 
     def go(self, job: Steps) -> None:
@@ -112,17 +114,19 @@ class Monitor:
             self.link.send(json.dumps(message).encode(), socket.MSG_DONTWAIT)
             return
         if self.agent:
-            self.agent.kill()
+            self.agent.send(signal.SIGKILL)
 
     def serve(self) -> Steps:
         """One agent, from hello to its end. Its socket closes when its process does."""
-        since_s, self.pause_s = time.monotonic(), min(LONGEST_PAUSE_S, self.pause_s * 2)
-        self.agent_at_s, self.marks = since_s + self.pause_s, self.site.marks()
+        self.agent_at_s = time.monotonic() + PAUSE_S  # should it never come to life
         running = [name for name, child in self.children.items() if child.running]
-        facts = {"endpoint_id": self.gate.recipient, "running": running}
-        streams = (subprocess.DEVNULL, self.agent_log, self.agent_log)
-        self.agent, self.link = agent, link = employ(self.site, "agent", facts, self.lent, streams, self.agent_log)
-        pidfd = os.pidfd_open(agent.pid)
+        facts, streams = (
+            {"endpoint_id": self.gate.recipient, "running": running},
+            (subprocess.DEVNULL, *[self.agent_log] * 2),
+        )
+        self.agent, ear, self.link = employ(self.site, "agent", facts, self.lent, streams)
+        agent, link = self.agent, self.link
+        self.relate((yield from all_of(ear)).lstrip("+"))
         try:
             while True:
                 yield link.fileno()
@@ -130,14 +134,11 @@ class Monitor:
         except (Malformed, OSError) as why:
             if why.args != (b"",):
                 self.say(f"The agent sent what none of ours sends ({why!r:.100}); it is ended.")
-        agent.kill()
-        yield pidfd
-        self.say(f"The agent ended ({bury(agent)}); user endpoints stay.")
-        os.close(pidfd)
+        agent.send(signal.SIGKILL)
+        status = yield from agent.end()
+        self.say(f"The agent ended ({status}); user endpoints stay.")
         link.close()
-        if time.monotonic() - since_s > LONGEST_PAUSE_S:
-            self.pause_s = 0.5
-        self.agent, self.agent_at_s = None, time.monotonic() + self.pause_s
+        self.agent, self.agent_at_s = None, time.monotonic() + PAUSE_S
 
     def obey(self, link: socket.socket) -> None:
         """One request, whole and with its descriptors, or the end of whoever sent it."""
@@ -158,8 +159,7 @@ class Monitor:
             order = self.gate.check(body[32:], body[:32], time.time())
             self.admit(order)
             name, self.children[order.name] = order.name, child
-            found = (yield from self.map(child, order)) if self.site.privileged else ("", self.owner_in(order))
-            child.user, identity = found
+            child.user, identity = (yield from self.map(child, order)) if self.site.privileged else self.owner_in(order)
             if not identity:
                 raise No("IDENTITY_UNMAPPED", "Identity failed to map to a local user name.", f"{order.identities}")
             if sum(one.user == child.user for one in self.children.values()) > MOST_EACH:
@@ -167,7 +167,7 @@ class Monitor:
             yield from self.live(child, order, number, identity, fds)
         except Exception as no:  # noqa: BLE001 -- the edge of one user endpoint: whatever failed, the agent is told
             known = no if isinstance(no, No) else No("START_FAILED", UNTOLD)
-            self.relate(f"No user endpoint {name}: {known.code} {no}"[:1000])
+            self.relate(f"No user endpoint {name}: {known.code} {no}\n"[:1000])
             self.tell(answer=number, code=known.code, public=known.public)
         finally:
             while fds:
@@ -186,57 +186,47 @@ class Monitor:
         self.gate.remember(order, time.time())
         os.pwrite(self.last, b"%020d" % self.gate.last_s, 0)  # before it is obeyed: the next monitor must know
 
-    def owner_in(self, order: Order) -> str:
-        return next((one["id"] for one in order.identities if one.get("id") in self.owners), "")
+    def owner_in(self, order: Order) -> tuple[str, str]:
+        """Without root: no account to choose, and only the owner's own identities."""
+        return "", next((one["id"] for one in order.identities if one.get("id") in self.owners), "")
 
     def map(self, child: Child, order: Order) -> Generator[int, None, tuple[str, str]]:
         """Account and identity, both empty when there is none."""
-        with ExitStack() as held:
-            rules = open_trusted(self.site.path(self.site.settings[MAPPING_KEY]), self.site.owner)
-            held.callback(os.close, rules)
-            identities, said = os.memfd_create("identities"), os.memfd_create("said")
-            held.callback(os.close, identities)
-            held.callback(os.close, said)
-            os.pwrite(identities, json.dumps(order.identities).encode(), 0)
-            facts, streams = [self.gate.recipient, str(identities)], (rules, said, self.agent_log)
-            process = spawn(self.site, "mapping.py", facts, [identities], streams)
-            child.pidfd = os.pidfd_open(process.pid)
-            held.callback(os.close, child.pidfd)
-            yield child.pidfd
-            if status := process.wait():
+        rules = self.site.open(self.site.settings[MAPPING_KEY])
+        with rules, memory_file(json.dumps(order.identities).encode()) as asked, memory_file() as said:
+            facts, streams = [self.gate.recipient, str(asked.fileno())], (rules.fileno(), said.fileno(), self.agent_log)
+            child.process = Process(self.site, "mapping.py", facts, [asked.fileno()], streams)
+            if status := (yield from child.process.end()):
                 raise No("START_FAILED", UNTOLD, f"the identity mapping ended with {status}")
-            user, _, identity = os.pread(said, 4096, 0).decode().partition("\n")
-            return user, identity
+            user, _, identity = os.pread(said.fileno(), 4096, 0).decode().partition("\n")
+        return user, identity
 
     def live(self, child: Child, order: Order, number: int, identity: str, fds: list[int]) -> Steps:
         """From `become` to the exit."""
         user = child.user or os.environ.get("USER", "its owner")
         mapped = json.dumps({"globus": {"id": identity}, "candidates": [[{identity: [user]}]]})
         module = ["muster.endpoint", "--name", order.name, "--payload-sha256", order.payload_sha256.hex()]
-        ear, tell = os.pipe()
         with ExitStack() as held:
-            held.callback(os.close, tell)
             given = [*self.site.files(held), self.lifeline[0]]
-            module += ["--mapped", mapped, *(word for pair in zip(HANDED, map(str, given), strict=True) for word in pair)]
-            process = become(self.site, user, "~", module, given, (fds[0], fds[1], fds[1]), tell)
-            child.pidfd = os.pidfd_open(process.pid)
+            module += [
+                "--mapped",
+                mapped,
+                *(word for pair in zip(HANDED, map(str, given), strict=True) for word in pair),
+            ]
+            process, ear = become(self.site, user, "~", module, given, (fds[0], fds[1], fds[1]))
+        child.process = process
         while fds:
             os.close(fds.pop())
         label = f"[({user}, {order.name}) muster-endpoint start {order.name} --die-with-parent]"
         self.say(f"Creating new user endpoint (pid: {process.pid}) {label}")
-        heard = b""
-        while not (yield ear) and (told := os.read(ear, 1024)):
-            heard += told
-        os.close(ear)
-        if heard == b"+":  # and then silence: it is the user's process now
+        told = yield from all_of(ear)
+        if told == "+":  # and then silence: it is the user's process now
             child.running, child.until_s, who = True, NEVER, order.identities[0].get("id")
             self.say(f"Command process successfully forked for '{user}' (Globus effective identity: {who}).")
             self.tell(answer=number, code="STARTED")
-        yield child.pidfd
-        os.close(child.pidfd)
-        status = bury(process)
+        status = yield from process.end()
         if not child.running:
-            kind, _, why = heard.decode(errors="replace").lstrip("+").partition(": ")
+            kind, _, why = told.lstrip("+").partition(": ")
             if kind == "KeyError":
                 raise No("IDENTITY_UNMAPPED", "Identity mapped to a local user name, but local user does not exist.")
             raise No("START_FAILED", why or f"It took more than {START_S} s to become {user}.")
@@ -263,10 +253,6 @@ class Monitor:
             self.wind_up(now_s)
         elif not self.agent and now_s >= self.agent_at_s:
             self.go(self.serve())
-        elif self.agent and self.marks != (marks := self.site.marks()):
-            self.say("The site's files changed: another agent registers them.")
-            self.marks, self.pause_s = marks, 0.25
-            self.agent.terminate()
 
     def wind_up(self, now_s: float) -> None:
         """Children first, so that the agent can still tell the service how they ended."""
@@ -278,7 +264,7 @@ class Monitor:
                 child.until_s = now_s + GRACE_S
                 child.send(signal.SIGTERM)
         elif self.agent and now_s > self.stop_at_s + 2 * GRACE_S:
-            self.agent.kill()
+            self.agent.send(signal.SIGKILL)
         elif not self.children:
             self.tell(event="last")
 
@@ -290,8 +276,10 @@ def sealed(fd: int) -> bool:
     return False
 
 
-def bury(process: Process) -> int:
-    """The status of one that ended; what it left in its process group ends now, while the number is still its own."""
-    with suppress(OSError):
-        os.killpg(process.pid, signal.SIGKILL)
-    return process.wait()
+def all_of(ear: int) -> Generator[int, None, str]:
+    """All that is said on a pipe, up to its end."""
+    heard = b""
+    while not (yield ear) and (more := os.read(ear, 1024)):
+        heard += more
+    os.close(ear)
+    return heard.decode(errors="replace")

@@ -6,14 +6,14 @@ Nothing of an order is looked at before its seal was found good.
 from __future__ import annotations
 
 import hmac
+import io
 import re
-from dataclasses import dataclass
+from typing import NamedTuple
 
 MAGIC = b"MUSTER-ORDER-1"
 LIMIT_BYTES = 48 * 1024
 LIFETIME_S = 180  # the service seals for this long
 SKEW_S = 180  # how far our clock and the service's may be apart
-MEMORY = 100_000  # nonces that are remembered at most
 
 
 class No(Exception):
@@ -24,8 +24,7 @@ class No(Exception):
         self.code, self.public = code, public
 
 
-@dataclass(frozen=True, slots=True)
-class Order:
+class Order(NamedTuple):
     """Start this user endpoint for the first of these identities that has an account."""
 
     recipient: str
@@ -36,46 +35,42 @@ class Order:
     identities: list[dict[str, str]]
 
 
-class _Reader:
-    """Takes fields off the front; ValueError when there is less than promised."""
-
-    def __init__(self, raw: bytes) -> None:
-        self.raw, self.at = raw, 0
-
-    def take(self, size: int) -> bytes:
-        part = self.raw[self.at : self.at + size]
-        self.at += size
-        if len(part) != size:
-            raise ValueError(f"it ends at byte {len(self.raw)}")
-        return part
-
-    def number(self, size: int) -> int:
-        return int.from_bytes(self.take(size), "big")
-
-    def text(self) -> str:
-        return self.take(self.number(4)).decode()
-
-
 def read(raw: bytes) -> Order:
     """The order in these bytes; ValueError when they are none, or hold anything more."""
-    reader = _Reader(raw)
-    if reader.take(len(MAGIC)) != MAGIC:
+    rest = io.BytesIO(raw)
+
+    def take(size: int) -> bytes:
+        part = rest.read(size)
+        if len(part) != size:
+            raise ValueError(f"it ends at byte {len(raw)}")
+        return part
+
+    def number(size: int) -> int:
+        return int.from_bytes(take(size), "big")
+
+    def text() -> str:
+        return take(number(4)).decode()
+
+    if take(len(MAGIC)) != MAGIC:
         raise ValueError("it is of another version")
-    recipient, name, nonce, expires_s = reader.text(), reader.text(), reader.take(16), reader.number(8)
-    digest, count = reader.take(32), reader.number(2)
-    identities = [{reader.text(): reader.text() for _ in range(reader.number(2))} for _ in range(count)]
-    if reader.at != len(raw) or not identities:
+    order = Order(text(), text(), take(16), number(8), take(32), [])
+    for _ in range(number(2)):
+        order.identities.append({text(): text() for _ in range(number(2))})
+    if rest.read(1) or not order.identities:
         raise ValueError("it has no identity, or bytes after its end")
-    return Order(recipient, name, nonce, expires_s, digest, identities)
+    return order
 
 
 class Gate:
-    """Lets an order pass once, if the service sealed it for us, not long ago and not before we began."""
+    """Lets an order pass once, if the service sealed it for us, not long ago and after all that an earlier gate saw."""
 
-    def __init__(self, recipient: str, key: bytes, began_s: float) -> None:
-        self.recipient, self.key, self.began_s = recipient, key, began_s
-        self.seen: dict[bytes, int] = {}
+    def __init__(self, recipient: str, key: bytes, began_s: float, last_s: int = 0) -> None:
+        self.recipient, self.key, self.seen = recipient, key, dict[bytes, int]()
         self.form = re.compile(rf"uep\.{re.escape(recipient)}\.[0-9a-f]{{8}}(-[0-9a-f]{{4}}){{3}}-[0-9a-f]{{12}}")
+        fresh_s = int(began_s) + LIFETIME_S  # the nonces of earlier gates are forgotten: what they may have seen is old
+        self.last_s = self.after_s = max(
+            fresh_s - 1, min(last_s, fresh_s + SKEW_S)
+        )  # not for ever, if a clock was wrong
 
     def check(self, raw: bytes, seal: bytes, now_s: float) -> Order:
         """The order, if it may pass. A repeated or old one is refused with STALE: the service asks anew by itself."""
@@ -89,7 +84,7 @@ class Gate:
             raise No("START_FAILED", "The start order is for another endpoint.", f"for {order.recipient[:80]!r}")
         if not now_s <= order.expires_s <= now_s + LIFETIME_S + SKEW_S:
             raise No("STALE", "The start order is too old, or our clocks are too far apart.")
-        if order.expires_s - LIFETIME_S < int(self.began_s):  # what an earlier monitor saw is forgotten: refuse it all
+        if order.expires_s <= self.after_s:
             raise No("STALE", "The start order is older than this manager.")
         return order
 
@@ -97,8 +92,5 @@ class Gate:
         """From now on this order is used up."""
         if order.nonce in self.seen:
             raise No("STALE", "The start order was used before.", f"a replayed order for {order.name}")
-        if len(self.seen) >= MEMORY:
-            self.seen = {nonce: expires_s for nonce, expires_s in self.seen.items() if expires_s >= now_s}
-        if len(self.seen) >= MEMORY:
-            raise No("STALE", "The site is busy with very many start orders.")
-        self.seen[order.nonce] = order.expires_s
+        self.seen = {nonce: expires_s for nonce, expires_s in self.seen.items() if expires_s >= now_s}
+        self.seen[order.nonce], self.last_s = order.expires_s, max(self.last_s, order.expires_s)

@@ -10,13 +10,12 @@ import json
 import os
 import re
 import stat
-from itertools import chain
+from contextlib import ExitStack
+from io import FileIO
 
-MAPPING_KEY, TEMPLATE_KEY, SCHEMA_KEY = (
-    "identity_mapping_config_path",
-    "user_config_template_path",
-    "user_config_schema_path",
-)
+MAPPING_KEY = "identity_mapping_config_path"
+TEMPLATE_KEY = "user_config_template_path"
+SCHEMA_KEY = "user_config_schema_path"
 KEYS = {MAPPING_KEY: "", TEMPLATE_KEY: "", SCHEMA_KEY: "", "min_uid": "1000", "agent_user": "_muster"}
 VALUE = re.compile(r"""(\w+)[ ]*:(?:[ ]+(?:'([^'\\]*)'|"([^"\\]*)"|([\w./+@-]+)))?[ ]*(?:[ ]\#.*)?""")
 
@@ -25,27 +24,33 @@ class Unusable(Exception):
     """A file cannot be trusted or understood; says which, why, and what to run."""
 
 
-def open_trusted(path: str, owner: int) -> int:
-    """A descriptor for reading; FileNotFoundError when there is no such file."""
-    place, at, parts = os.open("/", os.O_PATH | os.O_CLOEXEC), "", [part for part in path.split("/") if part]
-    for left in range(len(parts) - 1, -1, -1):
-        at, above = f"{at}/{parts[-1 - left]}", place
-        kind = os.O_PATH | os.O_DIRECTORY if left else os.O_NONBLOCK  # opening a pipe must not wait
-        try:
-            place = os.open(parts[-1 - left], kind | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=above)
-        except (NotADirectoryError, OSError) as why:
-            if isinstance(why, FileNotFoundError):
+def open_trusted(path: str, owner: int) -> FileIO:
+    """For reading; FileNotFoundError when there is no such file."""
+    place, at, parts = None, "", ["/", *filter(None, path.split("/"))]
+    with ExitStack() as opened:
+        for number, part in enumerate(parts, 1):
+            at, last = os.path.join(at, part), number == len(parts)
+            kind = os.O_NONBLOCK if last else os.O_PATH | os.O_DIRECTORY  # opening a pipe must not wait
+            try:
+                place = os.open(part, kind | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=place)
+            except FileNotFoundError:
                 raise
-            raise Unusable(f"{at} cannot be opened without following links: {why.strerror}") from None
-        finally:
-            os.close(above)
-        found = os.fstat(place)
-        shared = found.st_mode & 0o022 and not (left and found.st_mode & stat.S_ISVTX)
-        if found.st_uid not in (0, owner) or shared or not (left or stat.S_ISREG(found.st_mode)):
-            os.close(place)
-            who = f"owner {found.st_uid}, mode {stat.S_IMODE(found.st_mode):04o}"
-            raise Unusable(f"{at} could be changed by others ({who}). Run: chown {owner} {at} && chmod go-w {at}")
-    return place
+            except OSError as why:
+                raise Unusable(f"{at} cannot be opened without following links: {why.strerror}") from None
+            opened.callback(os.close, place)
+            found = os.fstat(place)
+            shared = found.st_mode & 0o022 and not (stat.S_ISDIR(found.st_mode) and found.st_mode & stat.S_ISVTX)
+            if found.st_uid not in (0, owner) or shared or (last and not stat.S_ISREG(found.st_mode)):
+                who = f"owner {found.st_uid}, mode {stat.S_IMODE(found.st_mode):04o}"
+                raise Unusable(f"{at} could be changed by others ({who}). Run: chown {owner} {at} && chmod go-w {at}")
+        return FileIO(os.dup(place or 0))
+
+
+def memory_file(content: bytes = b"") -> FileIO:
+    """To be read from its beginning."""
+    file = FileIO(os.memfd_create("muster"), "w+")
+    os.pwrite(file.fileno(), content, 0)
+    return file
 
 
 def scan(text: str, file: str) -> dict[str, str]:
@@ -70,7 +75,7 @@ class Site:
     def __init__(self, directory: str) -> None:
         self.directory, self.owner = os.path.realpath(directory), os.getuid()
         self.name, self.privileged = os.path.basename(self.directory), self.owner == 0
-        self.settings = scan(self.read("config.yaml").decode(), self.path("config.yaml"))
+        self.settings = scan(self.read("config.yaml"), self.path("config.yaml"))
         if self.privileged and not self.settings[MAPPING_KEY]:
             raise Unusable(f"{self.path('config.yaml')}: {MAPPING_KEY} is missing: who becomes whom?")
         template = self.settings[TEMPLATE_KEY] or "user_config_template.yaml", "user_config_template.yaml.j2"
@@ -80,19 +85,17 @@ class Site:
     def path(self, name: str) -> str:
         return os.path.join(self.directory, name)
 
-    def read(self, name: str) -> bytes:
-        with os.fdopen(open_trusted(self.path(name), self.owner), "rb") as file:
-            return file.read()
+    def open(self, name: str) -> FileIO:
+        return open_trusted(self.path(name), self.owner)
 
-    def files(self) -> list[int]:
+    def read(self, name: str) -> str:
+        with self.open(name) as file:
+            return file.readall().decode()
+
+    def files(self, until: ExitStack) -> list[int]:
         """Template, schema, environment, config, opened; what the site does not have is an empty memory file."""
         found = [next((name for name in names if os.path.exists(self.path(name))), "") for names in self.names]
-        return [open_trusted(self.path(name), self.owner) if name else os.memfd_create("none") for name in found]
-
-    def marks(self) -> str:
-        """Changes whenever one of the files does."""
-        facts = [os.stat(path) for path in map(self.path, chain(*self.names)) if os.path.exists(path)]
-        return ",".join(f"{one.st_ino}.{one.st_mtime_ns}.{one.st_size}" for one in facts)
+        return [until.enter_context(self.open(name) if name else memory_file()).fileno() for name in found]
 
     def record(self) -> dict[str, str]:
         """Endpoint id, seal key and the owner's identities, from the last registration."""

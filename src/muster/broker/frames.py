@@ -51,6 +51,8 @@ def read_command(payload: bytes) -> Frame:
 
 @dataclass(frozen=True, slots=True)
 class Publish:
+    """The arguments of basic.publish."""
+
     exchange: str
     routing_key: str
     mandatory: bool

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
+from muster.cli.plan import default_data
 from muster.cli.refusals import told
 
 if TYPE_CHECKING:
@@ -113,14 +114,21 @@ def identity_list(data: Path | None, database: str | None, as_json: bool) -> Non
 def identity_passwd(
     username: str, password_stdin: bool, data: Path | None, database: str | None, as_json: bool
 ) -> None:
-    """Set the password of USERNAME."""
+    """Set the password of USERNAME, and end its sessions and tokens.
+
+    Programs with a client secret simply get a new token; endpoints that were started with a login need another one.
+    """
     password = _password(required=True, from_stdin=password_stdin) or ""
 
-    async def work(people: People) -> Identity:
+    async def work(people: People) -> tuple[Identity, int]:
         return await people.set_password(username, password)
 
-    changed = _with_people(data, database, work)
-    _say(as_json, _identity(changed), f"The password of {changed.username} is set.")
+    changed, ended = _with_people(data, database, work)
+    _say(
+        as_json,
+        _identity(changed) | {"ended": ended},
+        f"The password of {changed.username} is set; {ended} of its sessions and tokens ended.",
+    )
 
 
 @identity.command("link")
@@ -187,8 +195,10 @@ def client_list(data: Path | None, database: str | None, as_json: bool) -> None:
 
 def _with_people(data: Path | None, database: str | None, work: Callable[[People], Awaitable[T]]) -> T:
     """Open the store, do it, close the store."""
+    if data is None and database is None and (default_data() / "muster.db").exists():
+        data = default_data()  # as `muster serve` without --data; only one that exists: a second store helps nobody
     if (data is None) == (database is None):
-        raise click.UsageError("Say where the store is: --data DIR or --database URL.")
+        raise click.UsageError(f"Say where the store is: --data DIR or --database URL (none in {default_data()}).")
     if data is not None:
         data.mkdir(mode=0o700, parents=True, exist_ok=True)
     url = database or f"sqlite:///{data.resolve() if data else ''}/muster.db"

@@ -11,8 +11,9 @@ import click
 
 import muster
 from muster.cli.configure import configure
-from muster.cli.local import LocalEndpoint
-from muster.cli.login import login, logout, whoami
+from muster.cli.endpoint_login import login, logout, whoami
+from muster.cli.local import LocalEndpoint, name_argument
+from muster.cli.on_boot import disable_on_boot, enable_on_boot
 from muster.cli.refusals import told
 from muster.errors import Conflict
 
@@ -29,12 +30,11 @@ def muster_endpoint(config_dir: str | None) -> None:
         os.environ["MUSTER_HOME"] = os.path.abspath(config_dir)  # noqa: PTH100 -- a string for the environment
 
 
-for command in (configure, login, logout, whoami):
+for command in (configure, login, logout, whoami, enable_on_boot, disable_on_boot):
     muster_endpoint.add_command(command)
 
 
-@muster_endpoint.command()
-@click.argument("name", default="default")
+@muster_endpoint.command(params=[name_argument()])
 @click.option("--endpoint-uuid", type=click.UUID, default=None, help="Register under this id.")
 @click.option("--detach", is_flag=True, help="Give the terminal back when all is up.")
 @click.option("--log-to-console", is_flag=True, help="Show the log here, too.")
@@ -61,17 +61,15 @@ def start(
     become_monitor(endpoint, console=log_to_console, debug=debug, endpoint_id=wanted, ready=ready_fd)
 
 
-@muster_endpoint.command()
-@click.argument("name", default="default")
+@muster_endpoint.command(params=[name_argument()])
 @told
 def stop(name: str) -> None:
     """Stop an endpoint and whatever it started."""
-    stopped = LocalEndpoint.existing(name).stop(_STOP_S)
+    stopped = _stop(LocalEndpoint.existing(name))
     click.echo(f"Endpoint <{name}> is stopped." if stopped else f"Endpoint <{name}> is not running.")
 
 
-@muster_endpoint.command()
-@click.argument("name", default="default")
+@muster_endpoint.command(params=[name_argument()])
 @click.option("--endpoint-uuid", type=click.UUID, default=None, help="Register under this id.")
 @click.option("--detach", is_flag=True, help="Give the terminal back when all is up.")
 @click.option("--log-to-console", is_flag=True, help="Show the log here, too.")
@@ -97,8 +95,7 @@ def list_endpoints(as_json: bool) -> None:
         click.echo(f"{one['endpoint_id'] or '-':36}  {one['status']:11}  {one['name']}")
 
 
-@muster_endpoint.command()
-@click.argument("name", default="default")
+@muster_endpoint.command(params=[name_argument()])
 @click.option("--force", is_flag=True, help="Stop it first if it runs; go on if the service cannot be told.")
 @click.option("--yes", is_flag=True, help="Do not ask.")
 @told
@@ -109,7 +106,7 @@ def delete(name: str, force: bool, yes: bool) -> None:
         raise Conflict(why=f"Endpoint <{name}> is running. Stop it first, or use --force.")
     if not yes:
         click.confirm(f"Delete endpoint <{name}> and all its files in {endpoint.directory}?", abort=True)
-    endpoint.stop(_STOP_S)
+    _stop(endpoint)
     from muster.cli.farewell import deregister
 
     deregister(endpoint, force=force)
@@ -121,6 +118,15 @@ def delete(name: str, force: bool, yes: bool) -> None:
 def version() -> None:
     """Print the version."""
     click.echo(muster.__version__)
+
+
+def _stop(endpoint: LocalEndpoint) -> bool:
+    def waiting(pid: int) -> None:
+        click.echo(
+            f"Stopping endpoint <{endpoint.name}> (process {pid}): what runs there may finish first ...", err=True
+        )
+
+    return endpoint.stop(_STOP_S, waiting)
 
 
 def _run_single(endpoint: LocalEndpoint, ready_fd: int) -> None:

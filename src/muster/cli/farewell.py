@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import os
-import subprocess
 import sys
 
 import click
 
-from muster.cli.local import AGENT, LocalEndpoint
+from muster.cli.agent import is_roots, run_as_agent
+from muster.cli.local import LocalEndpoint
 from muster.errors import MusterError, NotFound, Outage
 
 
@@ -17,23 +16,10 @@ def deregister(endpoint: LocalEndpoint, *, force: bool) -> None:
     id_ = endpoint.endpoint_id
     if id_ is None:
         return
-    place = endpoint.directory / AGENT
-    if os.geteuid() == 0 and place.is_dir():
-        found = place.stat()
-        # Root opens no connection: the agent's account does, with the agent's login.
-        done = subprocess.run(
-            [sys.executable, "-I", "-m", "muster.cli.farewell", id_],
-            cwd=place,
-            env={**os.environ, "MUSTER_HOME": "."},
-            user=found.st_uid,
-            group=found.st_gid,
-            extra_groups=[],
-            check=False,
-            stdout=subprocess.PIPE,
-            text=True,
-        )
-        if done.returncode != 0:
-            _not_told(Outage.told(done.stdout.strip() or "The service could not be told."), force=force)
+    if is_roots(endpoint):  # root opens no connection: the agent's account does, with the agent's login
+        status, said = run_as_agent(endpoint, "muster.cli.farewell", [id_], ask_for_output=True)
+        if status != 0:
+            _not_told(Outage.told(said.strip() or "The service could not be told."), force=force)
         return
     try:
         forget(id_)

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import json
 import os
-import pwd
 import re
 import signal
 import subprocess
@@ -15,27 +14,16 @@ import sys
 from pathlib import Path
 from typing import NoReturn
 
+import click
+
 import muster_root
-from muster.cli.local import AGENT, LocalEndpoint
+from muster.cli.agent import PASSED, agent_directory
+from muster.cli.local import LocalEndpoint
 from muster.cli.mapping import check_mapping
 from muster.errors import ConfigInvalid, EndpointNotStarted
 from muster_root.programs import employ
 from muster_root.settings import Site, Unusable
 
-# What the agent may need of our environment; it travels in a memory file, so that no list of processes shows it.
-_PASSED = (
-    "MUSTER_SERVICE_URL",
-    "MUSTER_CLIENT_ID",
-    "MUSTER_CLIENT_SECRET",
-    "SSL_CERT_FILE",
-    "SSL_CERT_DIR",
-    "HTTPS_PROXY",
-    "https_proxy",
-    "HTTP_PROXY",
-    "http_proxy",
-    "NO_PROXY",
-    "no_proxy",
-)
 _LIMIT_BYTES = 64 * 1024
 _SECRET = ("MUSTER_CLIENT_ID", "MUSTER_CLIENT_SECRET")
 _KEPT_AS_ROOT = ("LANG", "TERM", "TZ")
@@ -56,7 +44,7 @@ def become_monitor(
 def _become_monitor(endpoint: LocalEndpoint, *, console: bool, debug: bool, endpoint_id: str, ready: int) -> NoReturn:
     endpoint.lock()
     directory = endpoint.directory.resolve()
-    agent_dir = _agent_directory(directory)
+    agent_dir = agent_directory(directory)
     log = os.open(directory / "endpoint.log", os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_NOFOLLOW, 0o640)
     environment = _environment(debug=debug)
     register(directory, [agent_dir, environment], endpoint_id)
@@ -125,7 +113,11 @@ def detach(endpoint: LocalEndpoint, arguments: list[str]) -> None:
     process = subprocess.Popen(command, pass_fds=[tell], start_new_session=True)
     os.close(tell)
     with os.fdopen(hear, "rb") as ear:
-        if not ear.read(1):
+        if ear.read(1):
+            click.echo(f"Endpoint <{endpoint.name}> is running (process {endpoint.holder()}).")
+            click.echo(f"    Log: {endpoint.directory}/endpoint.log")
+            click.echo(f"    Stop it with: muster-endpoint stop {endpoint.name}")
+        else:
             status = process.wait()
             if status > 0:
                 sys.exit(status)  # it has said why, on this terminal
@@ -133,29 +125,8 @@ def detach(endpoint: LocalEndpoint, arguments: list[str]) -> None:
             raise EndpointNotStarted(why=f"it was ended by {why}; {endpoint.directory}/endpoint.log may say more")
 
 
-def _agent_directory(directory: Path) -> int:
-    """The agent's own directory: ours to make, its account's to use. Opened here, once, and handed down."""
-    place = directory / AGENT
-    place.mkdir(mode=0o700, exist_ok=True)
-    fd = os.open(place, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW)
-    if os.geteuid() != 0:
-        return fd
-    try:
-        user = Site(str(directory)).settings["agent_user"]
-        account = pwd.getpwnam(user)
-    except KeyError:
-        raise EndpointNotStarted(
-            why=f"the account {user} does not exist; the part that talks to the network runs as it. Make it with: "
-            f"useradd --system --no-create-home --home-dir /nonexistent --shell /usr/sbin/nologin {user}"
-        ) from None
-    if os.fstat(fd).st_uid not in (0, account.pw_uid):
-        raise EndpointNotStarted(why=f"{place} belongs to another account; remove it, and log in again")
-    os.fchown(fd, account.pw_uid, account.pw_gid)
-    return fd
-
-
 def _environment(*, debug: bool) -> int:
-    passed = {name: os.environ[name] for name in _PASSED if name in os.environ}
+    passed = {name: os.environ[name] for name in PASSED if name in os.environ}
     if debug:
         passed["MUSTER_DEBUG"] = "1"
     fd = os.memfd_create("environment")

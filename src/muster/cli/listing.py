@@ -25,6 +25,8 @@ def endpoints(as_json: bool, url: str | None) -> None:
     if as_json:
         click.echo(json.dumps(found, indent=2))
         return
+    if not found:
+        click.echo("You have no endpoints. On the computer that is to run your functions: muster-endpoint configure")
     for endpoint in found:
         click.echo(f"{endpoint['uuid']}  {endpoint['status']:7}  {endpoint['display_name'] or endpoint['name']}")
 

@@ -10,14 +10,19 @@ import select
 import shutil
 import signal
 import struct
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+
+import click
+from click.shell_completion import CompletionItem
 
 from muster.errors import Conflict, Invalid, NotFound
 
 CONFIG = "config.yaml"
 AGENT = "agent"  # the agent's own part, in a directory that belongs to its account
 _LOCK = "lock"
+_QUIET_S = 0.8  # then whoever waits is told for what
 _FLOCK = "hhqqi4x"  # struct flock on 64-bit Linux
 _NAME = re.compile(r"[^\s./\\'\"\0][^\s/\\'\"\0]{0,127}")
 _ENGINE = re.compile(r"^(engine|'engine'|\"engine\")[ \t]*:", re.MULTILINE)
@@ -106,8 +111,8 @@ class LocalEndpoint:
             os.close(file)
         return None if kind == fcntl.F_UNLCK else pid
 
-    def stop(self, patience_s: float) -> bool:
-        """Ask the running process to stop and wait for it; False when none runs."""
+    def stop(self, patience_s: float, waiting: Callable[[int], None] = lambda _: None) -> bool:
+        """Ask the running process to stop and wait for it; False when none runs. `waiting` hears when it takes long."""
         pid = self.holder()
         if pid is None:
             return False
@@ -119,6 +124,8 @@ class LocalEndpoint:
             if self.holder() != pid:  # the number may have gone to somebody else meanwhile
                 return False
             signal.pidfd_send_signal(process, signal.SIGTERM)
+            if not select.select([process], [], [], min(_QUIET_S, patience_s))[0]:
+                waiting(pid)
             if not select.select([process], [], [], patience_s)[0]:
                 raise Conflict(why=f"Endpoint <{self.name}> (process {pid}) did not stop within {patience_s:.0f} s.")
         except PermissionError:
@@ -130,6 +137,15 @@ class LocalEndpoint:
     def remove(self) -> None:
         """All of its files."""
         shutil.rmtree(self.directory)
+
+
+def name_argument(default: str | None = "default") -> click.Argument:
+    """NAME, which a shell can complete."""
+
+    def complete(_ctx: click.Context, _param: click.Parameter, begun: str) -> list[CompletionItem]:
+        return [CompletionItem(one.name) for one in LocalEndpoint.every() if one.name.startswith(begun)]
+
+    return click.Argument(["name"], default=default, required=False, shell_complete=complete)
 
 
 def _home() -> Path:

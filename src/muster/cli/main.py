@@ -17,6 +17,7 @@ COMMANDS: Final[dict[str, tuple[str, str, str]]] = {
     "logout": ("muster.cli.login", "logout", "Revoke your tokens, and forget them."),
     "whoami": ("muster.cli.login", "whoami", "Show who the service takes you for."),
     "endpoints": ("muster.cli.listing", "endpoints", "List your endpoints."),
+    "completion": ("muster.cli.completion", "completion", "Print the completion of both commands for a shell."),
     "version": ("muster.cli.listing", "version", "Print the version."),
 }
 

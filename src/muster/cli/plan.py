@@ -45,8 +45,7 @@ class Plan:
     ) -> Plan:
         host, port = address(listen, "--listen")
         amqp_host, amqp_port = address(amqp_listen, "--amqp-listen")
-        home = Path(data) if data else Path(os.environ.get("MUSTER_HOME") or "~/.muster") / "service"
-        home = home.expanduser().absolute()
+        home = (Path(data) if data else default_data()).expanduser().absolute()
         _check_url(public_url, "--public-url", ("http", "https"))
         _check_url(amqp_public, "--amqp-public", ("amqp", "amqps"))
         _check_url(amqp, "--amqp", ("amqp", "amqps"))
@@ -89,6 +88,11 @@ class Plan:
             why_not = "another service is running there; stop it, or choose another --data"
             raise ConfigInvalid(file=str(self.data), why=why_not) from None
         return lock
+
+
+def default_data() -> Path:
+    """Where a service keeps everything when nobody says."""
+    return (Path(os.environ.get("MUSTER_HOME") or "~/.muster") / "service").expanduser().absolute()
 
 
 def address(text: str, option: str) -> tuple[str, int]:

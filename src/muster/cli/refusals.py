@@ -44,7 +44,11 @@ class Refused(click.ClickException):
 
     def __init__(self, error: MusterError) -> None:
         why = error.facts.get("why")  # here nobody sent a payload: the reason alone says it better
-        super().__init__(why if isinstance(error, Invalid) and isinstance(why, str) else error.message())
+        message = why if isinstance(error, Invalid) and isinstance(why, str) else error.message()
+        context = click.get_current_context(silent=True)
+        if context is not None and context.find_root().info_name == "muster-endpoint":
+            message = message.replace("`muster login`", "`muster-endpoint login`")
+        super().__init__(message)
         self.exit_code = next(code for kind, code in EXIT if isinstance(error, kind))
 
 

@@ -7,6 +7,7 @@ import os
 import socket
 import stat
 import time
+from contextlib import suppress
 from pathlib import Path
 
 from muster.errors import StartFailed
@@ -49,7 +50,7 @@ class Place:
 
     def leaving(self) -> None:
         """Tell whoever comes next that waiting is worth it."""
-        if self._lock >= 0:
+        with suppress(OSError):  # a full disk: then it waits for less long
             os.pwrite(self._lock, _LEAVING, os.fstat(self._lock).st_size)
 
     def leave(self) -> None:

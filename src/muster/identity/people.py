@@ -60,10 +60,11 @@ class People:
     async def linked(self, identity: Identity) -> Sequence[Identity]:
         return await self._store.linked_to(identity.id)
 
-    async def set_password(self, username: str, password: str) -> Identity:
+    async def set_password(self, username: str, password: str) -> tuple[Identity, int]:
+        """Whoever knew the old one is out: its sessions, codes and tokens end too, and are counted."""
         identity = await self.find(username)
         await self._store.set_password(identity.id, await self._passwords.hash(password))
-        return identity
+        return identity, await self._store.revoke_identity(identity.id)
 
     async def link(self, username: str, other: str) -> tuple[Identity, Identity]:
         """Both, and all linked to either, are one person from now on."""

@@ -29,7 +29,8 @@ def main() -> None:
     try:
         answer = _introduce(hello, site)
     except MusterError as why:
-        print(f"Error: {why.message()}", file=sys.stderr, flush=True)  # noqa: T201 -- the terminal is its job
+        said = why.message().replace("`muster login`", f"`muster-endpoint login {hello.name}`")
+        print(f"Error: {said}", file=sys.stderr, flush=True)  # noqa: T201 -- the terminal is its job
         sys.exit(next(code for kind, code in _EXIT if isinstance(why, kind)))
     link.send(answer.encode())
     id_ = answer[:36]

@@ -132,6 +132,9 @@ class IdentityQueries(Queries):
     async def revoke_family(self, family: UUID) -> None:
         await self._change(delete(tables.oauth_grant).where(tables.oauth_grant.c.family == family))
 
+    async def revoke_identity(self, identity: UUID) -> int:
+        return await self._change(delete(tables.oauth_grant).where(tables.oauth_grant.c.identity == identity))
+
     async def purge_grants(self, before_s: float) -> int:
         return await self._change(delete(tables.oauth_grant).where(tables.oauth_grant.c.expires_at_s < before_s))
 
