@@ -15,86 +15,13 @@ import tempfile
 import time
 from pathlib import Path
 
-sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "tests"))
-
-import psutil
+from bench import growth
+from bench.site import ENGINES, Bench
 from rich.console import Console
 from rich.table import Table
 
-from interop import stage
 from muster.testing.namespace import Namespace
-from muster.testing.processes import BIN, Processes, Running
-from muster.testing.site import MAPPING
-
-ENGINES = {
-    "thread": "engine:\n  type: ThreadPoolEngine\n  max_workers: 2\n",
-    "process": "engine:\n  type: ProcessPoolEngine\n  max_workers: 2\n",
-    "parsl": (
-        "engine:\n  type: GlobusComputeEngine\n  max_workers_per_node: 2\n"
-        "  provider: {type: LocalProvider, init_blocks: 1, min_blocks: 1, max_blocks: 1}\n"
-    ),
-}
-COMMON = "heartbeat_period: 5\nidle_heartbeats_soft: 100\nidle_heartbeats_hard: 200\n"
-CLIENT = Path(__file__).with_name("client.py")
-
-
-class Bench:
-    """One service, one manager of ours, one of theirs."""
-
-    def __init__(self, directory: Path, processes: Processes) -> None:
-        self.site = stage.Both(directory, processes, "127.0.0.1:5000", "127.0.0.1:5672")
-        self.service = self.site.serve()
-        self.programs = {"muster": BIN}
-        self.endpoints: dict[str, tuple[str, Running]] = {}
-
-    def start(self, peer: str) -> None:
-        if peer == "muster":
-            own = self.site.configure("bench", "mickey97", "--multi-user")
-            self.site.write(own / "user_config_template.yaml", template())
-            self.site.write(own / "example_identity_mapping_config.json", json.dumps(MAPPING))
-            manager = self.site.start(own, "mickey97")
-            self.endpoints[peer] = (manager.id, manager.process)
-        else:
-            self.programs[peer] = stage._environment(stage.NEWEST) / "bin"
-            stage.TEMPLATE, stage.SCHEMA = template(), {"type": "object"}
-            endpoint_id = self.site.official_endpoint("bench", self.programs[peer], None)
-            self.endpoints[peer] = (endpoint_id, self.site.processes.running[-1])
-
-    def one(self, sdk: str, endpoint: str, engine: str, tasks: int, tag: str = "") -> dict:
-        """A new user endpoint each time (the tag makes it another one), so that its cold start is real."""
-        package = "muster" if sdk == "muster" else "globus_compute_sdk"
-        endpoint_id, process = self.endpoints[endpoint]
-        assert self.site.processes.space is not None
-        account = f"uid:{self.site.processes.space.people['harper'].uid}"
-        parts = [f"service={self.service.process.pid}", f"endpoint={process.process.pid},{account}"]
-        config = json.dumps({"kind": engine, "tag": tag})
-        command = [str(self.programs[sdk] / "python"), str(CLIENT), package, endpoint_id, config, str(tasks), *parts]
-        env = self.site.official_environment("harper", self.programs[sdk])
-        # The laptop is another account's, so that CPU time can be told apart by account.
-        return json.loads(self.site.processes.run(command, env, account="alice", patience_s=600))
-
-    def memory(self) -> dict[str, float]:
-        """PSS in MB of what idles: monitor, agent, and the user endpoint with two worker processes."""
-        _, process = self.endpoints["muster"]
-        monitor = psutil.Process(process.process.pid)
-        told = {"monitor": pss_mb([monitor])}
-        for child in monitor.children():
-            name = " ".join(child.cmdline())
-            if "muster.manager" in name:
-                told["agent"] = pss_mb([child])
-            elif len(children := child.children(recursive=True)) == 2:
-                told["user endpoint + 2 workers"] = pss_mb([child, *children])
-        return told
-
-
-def template() -> str:
-    # Official templates see values in their JSON form, ours both ways.
-    parts = [f"{{% if kind == '\"{kind}\"' %}}\n{text}{{% endif %}}\n" for kind, text in ENGINES.items()]
-    return "".join(parts) + COMMON
-
-
-def pss_mb(processes: list[psutil.Process]) -> float:
-    return sum(process.memory_full_info().pss for process in processes) / 1e6
+from muster.testing.processes import BIN, Processes
 
 
 def imports_ms() -> dict[str, float]:
@@ -122,6 +49,9 @@ def main() -> None:
     parser.add_argument("--engines", nargs="+", default=list(ENGINES), choices=list(ENGINES))
     parser.add_argument("--peers", nargs="+", default=["muster", "official"], choices=["muster", "official"])
     parser.add_argument("--json", action="store_true")
+    parser.add_argument(
+        "--growth", action=argparse.BooleanOptionalAction, default=True, help="as it grows, too: four minutes more"
+    )
     arguments = parser.parse_args()
     results: dict[str, dict] = {}
     with contextlib.ExitStack() as stack:
@@ -141,6 +71,8 @@ def main() -> None:
     show(results)
     print("idle PSS, MB:", ", ".join(f"{name} {value:.1f}" for name, value in memory.items()))
     print("start of the whole process, ms:", ", ".join(f"{name} {value:.0f}" for name, value in imports_ms().items()))
+    if arguments.growth:
+        results |= growth.run()
     if arguments.json:
         print(json.dumps(results, indent=1))
 

@@ -1,6 +1,6 @@
-"""What `muster-endpoint start` turns into: python3 -I -S __main__.py DIRECTORY AGENT_DIR ENVIRONMENT LOG CONSOLE CLOCK
+"""What `muster-endpoint start` turns into: python3 -I -S __main__.py DIRECTORY CONSOLE CLOCK LOG AGENT_DIR ENVIRONMENT
 
-The three in the middle are descriptors; the last two are 1 or 0.
+The last three are descriptors; CONSOLE (show the log) and CLOCK (show the time) are 1 or 0.
 """
 
 from __future__ import annotations
@@ -11,8 +11,7 @@ import sys
 sys.path.append(os.path.dirname(os.path.dirname(os.path.realpath(__file__))))  # last: nothing there hides a module
 
 from muster_root.monitor import Monitor
-from muster_root.settings import Site
+from muster_root.site import Site
 
-directory, *numbers = sys.argv[1:]
-agent_dir, environment, log, console, clock = map(int, numbers)
-Monitor(Site(directory), [agent_dir, environment], log, console=console == 1).run(clock=clock == 1)
+directory, console, clock, log, *lent = sys.argv[1:]
+Monitor(Site(directory), [int(fd) for fd in lent], int(log), console=console == "1").run(clock=clock == "1")

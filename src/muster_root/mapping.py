@@ -1,7 +1,8 @@
 """Which local account an identity set has. A program of its own, as patterns and the site's programs can hang.
 
-    python3 -I -S mapping.py ENDPOINT 3 <MAPPING_FILE 3<IDENTITIES     prints the account's name and the identity's id
+    python3 -I -S mapping.py 1 ENDPOINT 3 <MAPPING_FILE 3<IDENTITIES
 
+It tells the account's name and the identity's id on the first descriptor.
 Started by the monitor as root, under a deadline; nobody before it reads an identity, unless the file names programs.
 It must never print a name it has not checked. Exit 0 and no output: none of these identities has an account.
 """
@@ -23,8 +24,7 @@ INPUT, OUTPUT = "identity_mapping_input#1.0.0", "identity_mapping_output#1.0.0"
 CONNECTOR = "145812c8-decc-41f1-83cf-bb2a85a2a70b"  # programs written for the official endpoint expect it
 NAME = re.compile(r"(?=.*[^0-9])[A-Za-z0-9_][A-Za-z0-9_.-]{0,31}")  # POSIX, and never taken for a number
 NOBODY, PROGRAM_S, ENTRY_S, LIMIT_BYTES, LIMIT_CHARACTERS = 65534, 5, 7, 64 * 1024, 256
-Identities = list[dict[str, str]]
-Find = Callable[[Identities, str], "tuple[str, str] | None"]
+Find = Callable[[list[dict[str, str]], str], "tuple[str, str] | None"]
 
 
 def pattern(rule: dict[str, Any]) -> re.Pattern[str]:
@@ -33,9 +33,7 @@ def pattern(rule: dict[str, Any]) -> re.Pattern[str]:
     if rule.get("literal") is True:
         return re.compile(re.escape(match), flags)
     parts = re.findall(r"\\[.?*|()\\1-9]|.", match, re.DOTALL)
-    if "\\" in parts or any(
-        part in "?*" and before in "(|?*" for before, part in zip(["", *parts], parts, strict=False)
-    ):
+    if "\\" in parts or re.search(r"(^|[(|?*])[?*]", "".join(part if len(part) == 1 else "x" for part in parts)):
         raise ValueError(f"{match!r}: a * or ? with nothing to repeat, or a backslash before an ordinary character")
     return re.compile("".join(part if part in ".?*|()" or len(part) > 1 else re.escape(part) for part in parts), flags)
 
@@ -49,11 +47,8 @@ def fill(form: str, values: dict[str, str]) -> str | None:
 
 def by_expression(entry: dict[str, Any]) -> Find:
     rules = [(rule["source"], pattern(rule), rule["output"]) for rule in entry["mappings"]]
-    for _, match, output in rules:
-        if any(not number.isdigit() or int(number) >= match.groups for number in re.findall(r"\{(\w+)\}", output)):
-            raise ValueError(f"the output {output!r} names a group that {match.pattern!r} does not have")
 
-    def find(identities: Identities, _endpoint: str) -> tuple[str, str] | None:
+    def find(identities: list[dict[str, str]], _endpoint: str) -> tuple[str, str] | None:
         mappable = [identity for identity in identities if identity.get("status") in ("used", "private")]
         for (source, match, output), identity in ((rule, identity) for rule in rules for identity in mappable):
             value = fill(source, identity)
@@ -71,17 +66,15 @@ def by_program(entry: dict[str, Any]) -> Find:
     if not command or not all(isinstance(part, str) for part in command) or command[0][:1] != "/":
         raise ValueError("`command` must be a list of texts that begins with an absolute path")
 
-    def find(identities: Identities, endpoint: str) -> tuple[str, str] | None:
+    def find(identities: list[dict[str, str]], endpoint: str) -> tuple[str, str] | None:
         known, environment = [identity["id"] for identity in identities], {"PATH": "/usr/bin:/bin", "LANG": "C.UTF-8"}
         with os.fdopen(os.memfd_create("ask"), "w+b") as ask, os.fdopen(os.memfd_create("said"), "w+b") as said:
             ask.write(json.dumps({"DATA_TYPE": INPUT, "identities": identities}).encode())
             ask.seek(0)
             call = [*command, "-c", CONNECTOR, "-s", endpoint, "-a"]
             process = subprocess.Popen(call, stdin=ask, stdout=said, cwd="/", env=environment, start_new_session=True)
-            try:
-                ended = select.select([os.pidfd_open(process.pid)], [], [], PROGRAM_S)[0]
-            finally:
-                os.killpg(process.pid, signal.SIGKILL)  # whatever it left behind too; not yet reaped, so its own group
+            ended = select.select([os.pidfd_open(process.pid)], [], [], PROGRAM_S)[0]
+            os.killpg(process.pid, signal.SIGKILL)  # whatever it left behind too; not yet reaped, so its own group
             if process.wait() != 0 or not ended:
                 raise ValueError(f"{command[0]} ended with {process.returncode} or took longer than {PROGRAM_S} s")
             answer = json.loads(os.pread(said.fileno(), LIMIT_BYTES, 0))
@@ -94,24 +87,22 @@ def by_program(entry: dict[str, Any]) -> Find:
 
 def main() -> None:
     kinds = {EXPRESSION: by_expression, EXTERNAL: by_program}
-    try:
-        entries = json.loads(sys.stdin.buffer.read())
-        finders = [kinds[entry["DATA_TYPE"]](entry) for entry in entries]  # an unknown kind: no guessing, no mapping
-    except (ValueError, KeyError, TypeError, re.error) as why:
-        sys.exit(f"the identity mapping file cannot be used: {type(why).__name__}: {why}")
+    tell, endpoint, asked = sys.argv[1:]
+    entries = json.loads(sys.stdin.buffer.read())
+    finders = [kinds[entry["DATA_TYPE"]](entry) for entry in entries]  # an unknown kind: no guessing, no mapping
     if os.getuid() == 0 and not any(entry["DATA_TYPE"] == EXTERNAL for entry in entries):
         os.setgroups([])
         os.setresgid(NOBODY, NOBODY, NOBODY)
         os.setresuid(NOBODY, NOBODY, NOBODY)
-    identities, found = json.loads(os.fdopen(int(sys.argv[2]), "rb").read()), None
+    identities, found = json.loads(os.fdopen(int(asked), "rb").read()), None
     for finder in finders:
         signal.alarm(ENTRY_S)  # a pattern that never ends is ended, and this process with it
         try:
-            found = found or finder(identities, sys.argv[1])
+            found = found or finder(identities, endpoint)
         except (ValueError, KeyError, TypeError, OSError) as why:  # this entry failed: the next one may know
             sys.stderr.write(f"identity mapping: {type(why).__name__}: {why}\n")
     if found and NAME.fullmatch(found[0]):
-        sys.stdout.write("{}\n{}".format(*found))
+        os.write(int(tell), "{}\n{}".format(*found).encode())
     elif found:
         sys.stderr.write(f"identity mapping: {found[0][:80]!r} is not the name of an account\n")
 

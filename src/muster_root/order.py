@@ -76,16 +76,11 @@ class Gate:
         """The order, if it may pass. A repeated or old one is refused with STALE: the service asks anew by itself."""
         if not hmac.compare_digest(hmac.digest(self.key, raw, "sha256"), seal):
             raise No("START_FAILED", "The site refused the start order: its seal is not good.", "a bad seal")
-        try:
-            order = read(raw)
-        except ValueError as why:
-            raise No("START_FAILED", "The site cannot read the start order.", f"a sealed order, but {why}") from None
+        order = read(raw)
         if order.recipient != self.recipient or not self.form.fullmatch(order.name):
             raise No("START_FAILED", "The start order is for another endpoint.", f"for {order.recipient[:80]!r}")
-        if not now_s <= order.expires_s <= now_s + LIFETIME_S + SKEW_S:
+        if not max(now_s, self.after_s + 1) <= order.expires_s <= now_s + LIFETIME_S + SKEW_S:
             raise No("STALE", "The start order is too old, or our clocks are too far apart.")
-        if order.expires_s <= self.after_s:
-            raise No("STALE", "The start order is older than this manager.")
         return order
 
     def remember(self, order: Order, now_s: float) -> None:

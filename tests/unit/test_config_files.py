@@ -64,6 +64,8 @@ agent_user: muster-agent
     assert config.allowed_functions == tuple(map(UUID, FUNCTIONS))
     assert config.pam.enable
     assert config.pam.service_name == "globus-compute-endpoint"
+    ignored = " ".join(config.warnings)
+    assert all(f"{name} is ignored" in ignored for name in ("pam", "audit_log_path", "mu_child_ep_grace_period_s"))
     assert config.audit_log_path == Path("/etc/muster/prod/audit.log")
     assert (config.min_uid, config.agent_user, config.heartbeat_period) == (2000, "muster-agent", 5)
 

@@ -218,7 +218,7 @@ async def test_a_task_that_the_endpoint_lost_gets_an_outcome(tmp_path: Path) -> 
             await soon(holds)
             worker.bodies[0].ack()
             for _ in range(2):
-                await worker.check_in(outstanding_tasks=0, pending_tasks=0)
+                await worker.check_in(heartbeat_period=0.001, outstanding_tasks=0, pending_tasks=0)
             document = await play.harper.done(task)
         assert document["error_code"] == "UserEndpointLost"
 

@@ -60,7 +60,7 @@ def client() -> None:
 @identity.command("add")
 @click.argument("username")
 @click.option("--name", default="", help="The person's full name.")
-@click.option("--email", default=None)
+@click.option("--email", default=None, help="The person's e-mail address.")
 @click.option("--link-to", default=None, metavar="USERNAME", help="The same person as this one.")
 @password_option
 @store_options

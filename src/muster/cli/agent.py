@@ -14,7 +14,7 @@ from pathlib import Path
 
 from muster.cli.local import AGENT, LocalEndpoint
 from muster.errors import ConfigInvalid, EndpointNotStarted
-from muster_root.settings import Site, Unusable
+from muster_root.site import Site, Unusable
 
 # What the agent may need of our environment; nothing else of root's goes to its account.
 PASSED = (

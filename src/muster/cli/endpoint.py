@@ -15,7 +15,7 @@ from muster.cli.endpoint_login import login, logout, whoami
 from muster.cli.local import LocalEndpoint, name_argument
 from muster.cli.on_boot import disable_on_boot, enable_on_boot
 from muster.cli.refusals import told
-from muster.errors import Conflict
+from muster.errors import Conflict, Unauthenticated
 
 _STOP_S = 40  # the user endpoints get ten seconds, then the agent
 
@@ -24,6 +24,7 @@ _STOP_S = 40  # the user endpoints get ten seconds, then the agent
 @click.option(
     "-c", "--config-dir", default=None, metavar="DIR", help="Instead of ~/.muster [default: MUSTER_HOME when set]."
 )
+@click.version_option(muster.__version__, message="%(version)s")
 def muster_endpoint(config_dir: str | None) -> None:
     """Offer this computer to users of the service."""
     if config_dir:
@@ -83,6 +84,7 @@ def restart(ctx: click.Context, /, name: str, **options: object) -> None:
 
 @muster_endpoint.command("list")
 @click.option("--json", "as_json", is_flag=True, help="For programs.")
+@told
 def list_endpoints(as_json: bool) -> None:
     """List the endpoints of this account on this machine."""
     found = [{"name": one.name, "status": one.status, "endpoint_id": one.endpoint_id} for one in LocalEndpoint.every()]
@@ -142,7 +144,19 @@ def _run_single(endpoint: LocalEndpoint, ready_fd: int) -> None:
             os.write(ready_fd, b"+")
             os.close(ready_fd)
 
-    run(endpoint.directory, ready=ready, warn=lambda what: click.echo(f"Warning: {what}", err=True))
+    def warn(what: str) -> None:
+        click.echo(f"Warning: {what}", err=True)
+
+    try:
+        run(endpoint.directory, ready=ready, warn=warn)
+    except Unauthenticated:
+        from muster.rest import service_url
+        from muster.rest.login import Login, can_ask
+
+        if not can_ask():
+            raise
+        Login(service_url()).with_code()
+        run(endpoint.directory, ready=ready, warn=warn)
 
 
 if __name__ == "__main__":

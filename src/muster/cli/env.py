@@ -78,7 +78,9 @@ def _served(data: Path | None) -> str | None:
 
 @click.command()
 @click.argument("url")
-@click.option("--listen", default="127.0.0.1:5000", metavar="HOST:PORT", show_default=True)
+@click.option(
+    "--listen", default="127.0.0.1:5000", metavar="HOST:PORT", show_default=True, help="Where, on this machine."
+)
 @told
 def relay(url: str, listen: str) -> None:
     """Listen on this machine and pass everything on to the service at URL."""

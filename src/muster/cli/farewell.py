@@ -42,10 +42,19 @@ def forget(endpoint_id: str) -> None:
         return
 
 
+def _give_back_the_login() -> None:
+    """It was this endpoint's alone, and its file goes now: nobody else should find the tokens good."""
+    from muster.rest import service_url
+    from muster.rest.login import Login
+
+    Login(service_url()).logout()
+
+
 def main() -> None:
     """Started by `deregister` as the agent's account; the sentence goes to whoever started it."""
     try:
         forget(sys.argv[1])
+        _give_back_the_login()
     except MusterError as why:
         click.echo(why.message())
         sys.exit(1)

@@ -16,27 +16,32 @@ from muster.cli.refusals import told
 @told
 def login(device: bool, force: bool, url: str | None) -> None:
     """Log in to the service, and keep the tokens in ~/.muster."""
-    from muster.errors import Unauthenticated
     from muster.rest import service_url
     from muster.rest.login import Login
-    from muster.rest.tokens import StoredTokens
-    from muster.wire.rest import COMPUTE_SERVER
 
     service = url or service_url()
-    if not force:
-        try:
-            StoredTokens(service).token(COMPUTE_SERVER)
-        except Unauthenticated:
-            pass  # that is why we are here
-        else:
-            click.echo(f"You are logged in to {service} already. Use --force to log in again.")
-            return
+    if not force and (known := _known_as(service)):
+        click.echo(f"You are logged in to {service} as {known} already. Use --force to log in again.")
+        return
     attempt = Login(service)
     if device:
         attempt.with_device()
     else:
         attempt.with_code()
-    click.echo(f"You are logged in to {service}.")
+    click.echo(f"You are logged in to {service} as {_known_as(service)}.")
+
+
+def _known_as(service: str) -> str | None:
+    """Whom the service takes the kept tokens for: they may have been revoked since."""
+    from muster.errors import Unauthenticated
+    from muster.rest import Rest
+    from muster.rest.tokens import StoredTokens
+
+    try:
+        person = Rest(service, StoredTokens(service)).call("GET", "/v2/oauth2/userinfo")
+    except Unauthenticated:
+        return None
+    return str(person["preferred_username"])
 
 
 @click.command()

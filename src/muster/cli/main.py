@@ -7,6 +7,8 @@ from typing import Final
 
 import click
 
+from muster import __version__
+
 # name -> module, attribute, the line that `--help` shows (a test holds it to the command's own)
 COMMANDS: Final[dict[str, tuple[str, str, str]]] = {
     "serve": ("muster.cli.serve", "serve", "Run the service: API, identity, store and broker."),
@@ -45,6 +47,7 @@ class LazyGroup(click.Group):
 
 
 @click.group(cls=LazyGroup, context_settings={"help_option_names": ["-h", "--help"]})
+@click.version_option(__version__, message="%(version)s")
 def muster() -> None:
     """Run Python functions on a site's computers, through a service you host yourself."""
 

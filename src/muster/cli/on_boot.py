@@ -21,7 +21,6 @@ _UNITS = "/etc/systemd/system"
 _UNIT = """\
 [Unit]
 Description=Muster endpoint {name}
-Documentation=man:systemd.service(5)
 Wants=network-online.target
 After=network-online.target nss-user-lookup.target
 
@@ -40,9 +39,9 @@ OOMPolicy=continue
 [Install]
 WantedBy=multi-user.target
 """
-# What the monitor needs to own its agent's directory, become users and stop them; nothing lets it near the network.
+# What the monitor needs: to give its agent a directory, to become users with no power left, and to stop them.
 _POWERS = """\
-CapabilityBoundingSet=CAP_SETUID CAP_SETGID CAP_KILL CAP_CHOWN CAP_DAC_READ_SEARCH CAP_DAC_OVERRIDE CAP_FOWNER
+CapabilityBoundingSet=CAP_SETUID CAP_SETGID CAP_SETPCAP CAP_KILL CAP_CHOWN CAP_DAC_READ_SEARCH
 ProtectKernelModules=yes
 ProtectKernelTunables=yes
 ProtectKernelLogs=yes

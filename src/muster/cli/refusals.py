@@ -52,8 +52,14 @@ class Refused(click.ClickException):
         self.exit_code = next(code for kind, code in EXIT if isinstance(error, kind))
 
 
+class Unreadable(click.ClickException):
+    """A file or directory that the system refuses; EX_IOERR."""
+
+    exit_code = 74
+
+
 def told(command: Callable[P, R]) -> Callable[P, R]:
-    """Put it under the click decorators: errors of ours are printed, without a traceback."""
+    """Put it under the click decorators: errors of ours, and files that refuse, are printed without a traceback."""
 
     @wraps(command)
     def run(*args: P.args, **kwargs: P.kwargs) -> R:
@@ -61,5 +67,9 @@ def told(command: Callable[P, R]) -> Callable[P, R]:
             return command(*args, **kwargs)
         except MusterError as error:
             raise Refused(error) from error
+        except OSError as why:
+            if why.filename is None or why.strerror is None:
+                raise  # not about a file that somebody could mend
+            raise Unreadable(f"{why.filename}: {why.strerror}") from why
 
     return run

@@ -12,6 +12,11 @@ from muster.config.keys import Keys
 CONFIG = "config.yaml"
 TEMPLATES = ("user_config_template.yaml", "user_config_template.yaml.j2")
 SCHEMA = "user_config_schema.json"
+_UNHEEDED = {
+    "audit_log_path": "every start and end of a user endpoint is in endpoint.log",
+    "mu_child_ep_grace_period_s": "user endpoints get ten seconds to stop",
+    "force_mu_allow_same_user": "root never starts a user endpoint for root, or for the agent's account",
+}
 PAM_SERVICE = "globus-compute-endpoint"
 ENVIRONMENT = "user_environment.yaml"
 
@@ -89,6 +94,8 @@ def read_manager(text: str, *, file: str, directory: Path) -> ManagerConfig:
 
 def _fields(keys: Keys, text: str, directory: Path) -> ManagerConfig:
     ignore_foreign(keys)
+    pam = _pam(keys)
+    _warn_of_unheeded(keys, pam)
     return ManagerConfig(
         directory=directory,
         text=text,
@@ -108,7 +115,7 @@ def _fields(keys: Keys, text: str, directory: Path) -> ManagerConfig:
         heartbeat_period=keys.number("heartbeat_period", 30, least=1, most=3600),
         mu_child_ep_grace_period_s=keys.number("mu_child_ep_grace_period_s", 30, least=0, most=3600),
         audit_log_path=keys.file("audit_log_path", directory),
-        pam=_pam(keys),
+        pam=pam,
         debug=keys.flag("debug", default=False),
         min_uid=keys.whole("min_uid", 1000, least=1),
         agent_user=_account(keys, "agent_user", "_muster"),
@@ -122,6 +129,14 @@ def ignore_foreign(keys: Keys) -> None:
     keys.ignore("environment", "set MUSTER_SERVICE_URL to choose the service")
     keys.ignore("local_compute_services", "set MUSTER_SERVICE_URL to choose the service")
     keys.ignore("detach_endpoint", "the endpoint stays attached; run it under systemd (enable-on-boot)")
+
+
+def _warn_of_unheeded(keys: Keys, pam: PamConfig) -> None:
+    """An administrator must not believe in a protection that is not there."""
+    given = {name: why for name, why in _UNHEEDED.items() if keys.value(name) is not None}
+    if pam.enable:
+        given["pam"] = "user endpoints get no PAM session here; limits of accounts come from groups and systemd slices"
+    keys.warnings += [f"{keys.document.file}: {name} is ignored: {why}" for name, why in given.items()]
 
 
 def _pam(keys: Keys) -> PamConfig:

@@ -69,10 +69,10 @@ def _owners(rest: Rest) -> str:
     try:
         person = rest.call("GET", "/v2/oauth2/userinfo")
     except (LoginNeeded, Unauthenticated):
-        if not sys.stdin.isatty():
-            raise
-        from muster.rest.login import Login
+        from muster.rest.login import Login, can_ask
 
+        if not can_ask():
+            raise
         print("> Endpoint Manager initialization", file=sys.stderr, flush=True)  # noqa: T201 -- the seed's line
         Login(rest.url).with_code()
         person = Rest().call("GET", "/v2/oauth2/userinfo")

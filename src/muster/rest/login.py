@@ -39,6 +39,11 @@ DEVICE_GRANT: Final = "urn:ietf:params:oauth:grant-type:device_code"
 Print = Callable[[str], None]
 
 
+def can_ask() -> bool:
+    """Whether a login would help: somebody sits there, and no service account was named instead."""
+    return sys.stdin.isatty() and not os.environ.get("MUSTER_CLIENT_SECRET")
+
+
 class DeviceStart(msgspec.Struct, kw_only=True):
     """The answer to the start of a device login (RFC 8628)."""
 

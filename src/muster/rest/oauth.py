@@ -102,7 +102,7 @@ def _refusal(answer: Answer) -> MusterError:
     error = error_from(answer, "the token request")
     name = str(error.facts.get("code") or "")
     if name == "invalid_grant":
-        return LoginNeeded(why=error.message())
+        return LoginNeeded(why=error.message().rstrip("."))
     if answer.status in {400, 401} and name:
         return OAuthRefused(error=name, why=error.message())
     return error

@@ -48,18 +48,27 @@ SELECT id FROM new"""
 )
 KNOWN = "SELECT id, grp, owner, function FROM task WHERE id = ANY($1::uuid[])"
 
-FACTS = "SELECT id, seq, grp, endpoint FROM task WHERE id = ANY($1::uuid[])"
+# OFFSET 0 and the array of addresses keep both steps look-ups by key, whatever the planner thinks the tables' sizes are:
+# joined, it reads one of them whole, or each of them for each row of the other. Rows of `pending` never move.
 FINISH = """
-WITH new AS (
+WITH given AS MATERIALIZED (
+    SELECT t.seq, t.id, t.grp, t.endpoint, g.data, g.code, g.message, g.details, g.started_ns, g.ended_ns, g.at_s
+    FROM unnest($1::uuid[], $2::uuid[], $3::bytea[], $4::bytea[], $5::bytea[], $6::bytea[], $7::int8[], $8::int8[],
+                $9::float8[])
+    AS g (id, sender, data, code, message, details, started_ns, ended_ns, at_s)
+    CROSS JOIN LATERAL (
+        SELECT * FROM task WHERE task.id = g.id AND (g.sender IS NULL OR g.sender = task.endpoint) OFFSET 0
+    ) AS t ORDER BY t.seq
+), new AS (
     INSERT INTO result (seq, data, error_code, error_message, details, started_ns, ended_ns, completed_at_s)
-    SELECT * FROM unnest($1::int8[], $3::bytea[], $4::bytea[], $5::bytea[], $6::bytea[], $7::int8[], $8::int8[],
-                         $9::float8[])
+    SELECT seq, data, code, message, details, started_ns, ended_ns, at_s FROM given
     ON CONFLICT (seq) DO NOTHING RETURNING seq
 ), gone AS (
-    DELETE FROM pending AS p USING unnest($1::int8[], $2::uuid[]) AS g (seq, endpoint)
-    WHERE p.endpoint = g.endpoint AND p.seq = g.seq
+    DELETE FROM pending WHERE ctid = ANY (ARRAY (
+        SELECT (SELECT p.ctid FROM pending AS p WHERE p.endpoint = g.endpoint AND p.seq = g.seq) FROM given AS g
+    ))
 )
-SELECT seq FROM new"""
+SELECT id, grp, endpoint FROM given WHERE seq IN (SELECT seq FROM new)"""
 
 TASKS = """
 SELECT t.id, t.grp, t.owner, t.endpoint, t.function, p.payload, p.resources, p.serializers, t.created_at_s
@@ -112,27 +121,19 @@ def _columns(tasks: Iterable[Task]) -> list[list[Any]]:
 
 
 async def finish(pool: asyncpg.Pool, calls: Sequence[tuple[Sequence[Outcome], UUID | None]]) -> list[list[Finished]]:
-    """What was new, for each call. What a task belongs to never changes, so it is looked up before the transaction."""
-    ids = dict.fromkeys(outcome.task for outcomes, _ in calls for outcome in outcomes)
-    facts = {row[0]: row for row in await pool.fetch(FACTS, list(ids))}
-    chosen: dict[int, tuple[Outcome, UUID, UUID, int]] = {}
-    for number, (outcomes, only) in enumerate(calls):
-        for outcome in outcomes:
-            found = facts.get(outcome.task)
-            if found is None or (only is not None and found[3] != only):
-                continue
-            _, seq, group, endpoint = found
-            chosen.setdefault(seq, (outcome, group, endpoint, number))
-    answers: list[list[Finished]] = [[] for _ in calls]
-    if not chosen:
-        return answers
+    """What was new, for each call."""
+    firsts = [{outcome.task: outcome for outcome in reversed(outcomes)} for outcomes, _ in calls]
+    if len(calls) > 1 and len(set().union(*firsts)) < sum(map(len, firsts)):  # two calls claim one task: in their order
+        return [(await finish(pool, [call]))[0] for call in calls]
     now_s = time.time()
-    rows = [(seq, chosen[seq][2], *_values(chosen[seq][0], now_s)) for seq in sorted(chosen)]
-    new = {row[0] for row in await pool.fetch(FINISH, *(list(column) for column in zip(*rows, strict=True)))}
-    for seq, (outcome, group, endpoint, number) in chosen.items():
-        if seq in new:
-            answers[number].append(Finished(outcome.task, group, endpoint))
-    return answers
+    rows = [
+        (id_, only, *_values(outcome, now_s))
+        for first, (_, only) in zip(firsts, calls, strict=True)
+        for id_, outcome in first.items()
+    ]
+    columns = [list(column) for column in zip(*rows, strict=True)]
+    new = {id_: Finished(id_, group, endpoint) for id_, group, endpoint in await pool.fetch(FINISH, *columns)}
+    return [[new[id_] for id_ in dict.fromkeys(o.task for o in outcomes) if id_ in new] for outcomes, _ in calls]
 
 
 def _values(outcome: Outcome, now_s: float) -> tuple[Any, ...]:

@@ -201,3 +201,14 @@ async def test_a_policy_needs_its_project(store):
 async def test_a_name_that_no_database_can_hold_is_refused_with_a_reason(store, harper, name):
     with pytest.raises(Invalid):
         await store.add_identity(replace(harper, name=name))
+
+
+async def test_revoking_an_identity_takes_all_its_grants_and_nobody_elses(store, harper, alice):
+    mine = [grant(kind, identity=harper.id) for kind in ("session", "access", "refresh", "code")]
+    hers, nobodys = grant(identity=alice.id), grant("device", identity=None)
+    await store.add_grant(*mine, hers, nobodys)
+    assert await store.revoke_identity(harper.id) == len(mine)
+    assert [await store.grant(one.digest, one.kind) for one in mine] == [None] * len(mine)
+    assert await store.grant(hers.digest, hers.kind) == hers
+    assert await store.grant(nobodys.digest, nobodys.kind) == nobodys
+    assert await store.revoke_identity(harper.id) == 0

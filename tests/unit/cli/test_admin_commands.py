@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import json
+import time
 from pathlib import Path
+from uuid import UUID
 
 import pytest
 from click.testing import CliRunner, Result
@@ -13,6 +15,7 @@ from muster.cli.admin import admin
 from muster.identity.passwords import Passwords
 from muster.identity.secret import digest
 from muster.store import open_store
+from muster.store.contract import Grant
 
 PASSWORD = "correct horse battery"
 
@@ -63,6 +66,36 @@ def test_a_changed_password_replaces_the_old_one(tmp_path: Path, made) -> None:
     old, new = with_store(tmp_path, check)
     assert old is None
     assert new is not None
+
+
+def test_a_new_password_ends_what_the_old_one_opened(tmp_path: Path, made) -> None:
+    harper = made("identity", "add", "harper@example.org", "--password-stdin", stdin=PASSWORD)
+    open_session = Grant(
+        digest=b"s" * 32,
+        kind="session",
+        client=None,
+        identity=UUID(harper["id"]),
+        scope="",
+        expires_at_s=time.time() + 3600,
+        issued_at_s=time.time(),
+    )
+    with_store(tmp_path, lambda store: store.add_grant(open_session))
+    changed = made("identity", "passwd", "harper@example.org", "--password-stdin", stdin="another horse")
+    assert changed["ended"] == 1
+    assert with_store(tmp_path, lambda store: store.grant(open_session.digest, "session")) is None
+
+
+def test_without_a_place_it_is_the_one_that_serve_uses(tmp_path: Path, monkeypatch) -> None:
+    monkeypatch.setenv("MUSTER_HOME", str(tmp_path))
+    monkeypatch.delenv("MUSTER_DATA", raising=False)
+    add = ["identity", "add", "harper@example.org"]
+    refused = CliRunner().invoke(admin, add)
+    assert "--data DIR" in refused.output
+    assert str(tmp_path / "service") in refused.output
+    assert not (tmp_path / "service").exists()
+    CliRunner().invoke(admin, [*add, "--data", str(tmp_path / "service")])
+    listed = CliRunner().invoke(admin, ["identity", "list"])
+    assert "harper@example.org" in listed.output
 
 
 def test_linked_people_are_listed_as_one(made) -> None:

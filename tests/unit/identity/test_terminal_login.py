@@ -170,6 +170,16 @@ def test_the_commands_say_who_one_is_and_when_one_is_nobody(site, log_in, home) 
     assert "not logged in" in runner.invoke(logout).output
 
 
+def test_a_login_that_a_new_password_ended_can_be_made_again_without_force(site, log_in, home) -> None:
+    log_in()
+    site.run(site.people.set_password("harper@example.org", PASSWORD))
+    site.authority._bearer.forget(person=site.run(site.people.find("harper@example.org")))  # else after five seconds
+    assert CliRunner().invoke(whoami).exit_code == 77
+    again = CliRunner().invoke(login, input="")
+    assert "already" not in again.output
+    assert "Please authenticate" in again.output
+
+
 def test_a_service_account_needs_its_secret_only(site, home, monkeypatch: pytest.MonkeyPatch) -> None:
     client_id, secret = site.robot_pair
     monkeypatch.setenv("MUSTER_CLIENT_ID", client_id)
