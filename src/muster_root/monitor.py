@@ -21,7 +21,7 @@ from muster_root.site import GRACE_S, MAPPING_KEY, NEVER, Process, Site, memory_
 
 HANDED = ("--template-fd", "--schema-fd", "--environment-fd", "--manager-config-fd", "--lifeline-fd")
 START_S, PAUSE_S, MOST_EACH = 30, 3, 100  # the last: user endpoints of one account
-LOG_RATE, LOG_SAVED_S = 1024, 300  # characters a second that the agent can cause; who was silent may say more at once
+LOG_RATE, LOG_SAVED_S = 4096, 120  # characters a second that the agent can cause; who was silent may say more at once
 REQUEST = re.compile(rb"start ([0-9]{1,9})\n")
 UNTOLD = "The site cannot start user endpoints now; its administrator finds the cause in the log."
 ENDS = {0: "normally", **{-one: f"with {one.name}" for one in signal.Signals}}
@@ -118,12 +118,12 @@ class Monitor:
             order = self.gate.check(body[32:], body[:32], time.time())
             if order.name in self.children:
                 raise No("RUNNING", "It runs already.")
-            if self.stop_asked:
-                raise No("STALE", "The manager is stopping.")
             self.gate.remember(order, time.time())
             os.pwrite(self.last, b"%020d" % self.gate.last_s, 0)  # before it is obeyed: the next monitor must know
             name = order.name
             user, identity = yield from self.map(order)
+            if self.stop_asked:  # asked here, as nothing that starts later would be told to end
+                raise No("STALE", "The manager is stopping.")
             if not identity:
                 raise No("IDENTITY_UNMAPPED", "Identity failed to map to a local user name.", f"{order.identities}")
             if sum(child.user == user for child in self.children.values()) >= MOST_EACH:
@@ -158,11 +158,8 @@ class Monitor:
         module = ["muster.endpoint", "--name", order.name, "--payload-sha256", order.payload_sha256.hex()]
         with ExitStack() as held:
             given = [*self.site.files(held), self.lifeline[0]]
-            module += [
-                "--mapped",
-                mapped,
-                *(word for pair in zip(HANDED, map(str, given), strict=True) for word in pair),
-            ]
+            handed = [word for pair in zip(HANDED, map(str, given), strict=True) for word in pair]
+            module += ["--mapped", mapped, *handed]
             child = self.site.become(user, "~", module, given, (fds[0], fds[1], fds[1]))
         close(fds)
         child.user, child.until_s, self.children[order.name] = user, time.monotonic() + START_S, child

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import resource
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -24,12 +25,15 @@ def directory(tmp_path: Path) -> Path:
     return tmp_path / "results"
 
 
-@pytest.fixture
+@contextmanager
 def small_files() -> Iterator[None]:
+    """As short as can be: the limit holds for this whole process, the report of the tests included."""
     before = resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (200, before[1]))
-    yield
-    resource.setrlimit(resource.RLIMIT_FSIZE, before)
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
 
 
 def test_what_is_not_confirmed_is_there_for_the_next(directory: Path) -> None:
@@ -98,13 +102,13 @@ def test_what_was_inherited_stays_until_it_is_forgotten(directory: Path) -> None
     assert left(directory) == ["b"]
 
 
-@pytest.mark.usefixtures("small_files")
 def test_a_full_disk_refuses_without_a_torn_record(directory: Path) -> None:
     spool = Spool(directory)
     tickets, failing = [], []
-    for name in ("a", "x" * 500, "c"):
-        tickets.append(spool.append(bundle(name)))
-        failing.append(spool.failing)
+    with small_files():
+        for name in ("a", "x" * 500, "c"):
+            tickets.append(spool.append(bundle(name)))
+            failing.append(spool.failing)
     assert tickets == [1, None, 1]
     assert failing == [False, True, False]
     assert left(directory) == ["a", "c"]
