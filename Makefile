@@ -1,6 +1,8 @@
 # Two commands do all the set-up: `make demo` and `make test`. Nothing else is needed beforehand but Python 3.11.
 SHELL := /bin/sh
 PYTHON ?= python3
+# Most tests wait for processes: one worker more than a small machine has cores.
+WORKERS ?= 3
 RUN = "$$($(PYTHON) tools/environment.py run)"
 DEV = "$$($(PYTHON) tools/environment.py dev)"
 
@@ -13,7 +15,7 @@ up: ## the same, and leave it running until Ctrl+C
 	@py=$(RUN) && "$$py" -m muster.cli.demo --keep
 
 test: check ## all tests, the official packages among them
-	@py=$(DEV) && "$$py" -m pytest -q
+	@py=$(DEV) && "$$py" -m pytest -q -n $(WORKERS) --dist loadfile
 
 check: ## formatting, lint, strict types
 	@py=$(DEV) && "$$py" -m ruff format --check -q src tests tools bench && "$$py" -m ruff check -q src tests tools bench && "$$py" -m mypy

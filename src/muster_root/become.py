@@ -49,10 +49,6 @@ def tidy(keep: list[int], place: str, account: pwd.struct_passwd) -> None:
         signal.signal(number, signal.SIG_DFL)  # Python ignores SIGPIPE, and what is ignored stays so over exec
     signal.pthread_sigmask(signal.SIG_SETMASK, ())
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))  # a core file would hold credentials
-    hard = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
-    resource.setrlimit(
-        resource.RLIMIT_NOFILE, (min(1024, hard), hard)
-    )  # the monitor's own is higher than select() bears
     os.setsid()  # away from the administrator's terminal
     os.umask(0o077)
     for low, high in zip([2, *keep], [*keep, 2**31 - 1], strict=True):  # what an ancestor leaked stays out

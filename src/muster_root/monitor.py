@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 import os
 import re
+import resource
 import selectors
 import signal
 import socket
@@ -20,7 +21,7 @@ from muster_root.order import LIMIT_BYTES, Gate, No, Order
 from muster_root.site import GRACE_S, MAPPING_KEY, NEVER, Process, Site, memory_file
 
 HANDED = ("--template-fd", "--schema-fd", "--environment-fd", "--manager-config-fd", "--lifeline-fd")
-START_S, PAUSE_S, MOST_EACH = 30, 3, 100  # the last: user endpoints of one account
+START_S, PAUSE_S, SPARE_FDS, MOST_EACH = 30, 3, 64, 100  # the last: user endpoints of one account
 LOG_RATE, LOG_SAVED_S = 4096, 120  # characters a second that the agent can cause; who was silent may say more at once
 REQUEST = re.compile(rb"start ([0-9]{1,9})\n")
 UNTOLD = "The site cannot start user endpoints now; its administrator finds the cause in the log."
@@ -118,6 +119,10 @@ class Monitor:
             order = self.gate.check(body[32:], body[:32], time.time())
             if order.name in self.children:
                 raise No("RUNNING", "It runs already.")
+            if len(os.listdir("/proc/self/fd")) > resource.getrlimit(resource.RLIMIT_NOFILE)[0] - SPARE_FDS:
+                raise No(
+                    "START_FAILED", "The site runs as many user endpoints as it can.", "more than `ulimit -n` bears"
+                )
             self.gate.remember(order, time.time())
             os.pwrite(self.last, b"%020d" % self.gate.last_s, 0)  # before it is obeyed: the next monitor must know
             name = order.name

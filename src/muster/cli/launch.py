@@ -5,6 +5,7 @@ As root nothing here reads YAML or JSON from outside, or opens a connection: tha
 
 from __future__ import annotations
 
+import fcntl
 import json
 import os
 import re
@@ -20,9 +21,9 @@ import muster_root
 from muster.cli.agent import PASSED, agent_directory
 from muster.cli.local import LocalEndpoint
 from muster.cli.mapping import check_mapping
+from muster.cli.strangers import expect_none
 from muster.errors import ConfigInvalid, EndpointNotStarted
-from muster_root.programs import employ
-from muster_root.settings import Site, Unusable
+from muster_root.site import Site, Unusable, open_trusted
 
 _LIMIT_BYTES = 64 * 1024
 _SECRET = ("MUSTER_CLIENT_ID", "MUSTER_CLIENT_SECRET")
@@ -42,19 +43,44 @@ def become_monitor(
 
 
 def _become_monitor(endpoint: LocalEndpoint, *, console: bool, debug: bool, endpoint_id: str, ready: int) -> NoReturn:
-    endpoint.lock()
     directory = endpoint.directory.resolve()
+    Site(str(directory))  # first: nothing is made or opened in a place that others could change
+    endpoint.lock()
     agent_dir = agent_directory(directory)
+    if os.geteuid() == 0:
+        expect_none(os.fstat(agent_dir).st_uid)
+        _warn_of_changeable_code()
     log = os.open(directory / "endpoint.log", os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_NOFOLLOW, 0o640)
     environment = _environment(debug=debug)
     register(directory, [agent_dir, environment], endpoint_id)
-    for file in (agent_dir, log, environment, *([ready] if ready >= 0 else [])):
+    clock = not console and os.isatty(1)
+    if ready >= 0:
+        _give_back_the_terminal(ready)
+    for file in (agent_dir, log, environment):
         os.set_inheritable(file, True)
-    facts = [directory, agent_dir, environment, log, ready, int(console)]
+    facts = [directory, int(console), int(clock), log, agent_dir, environment]
     program = Path(muster_root.__path__[0], "__main__.py")
     command = [sys.executable, "-I", "-S", *map(str, [program, *facts])]
     kept = _KEPT_AS_ROOT if os.geteuid() == 0 else [name for name in os.environ if name not in _SECRET]
     os.execve(sys.executable, command, {name: os.environ[name] for name in kept if name in os.environ})  # noqa: S606
+
+
+def _give_back_the_terminal(ready: int) -> None:
+    """Whoever waits at the other end of `ready` learns that all is up."""
+    os.write(ready, b"+")
+    os.close(ready)
+    nothing = os.open(os.devnull, os.O_RDWR)
+    for fd in (0, 1, 2):
+        os.dup2(nothing, fd)
+    os.close(nothing)
+
+
+def _warn_of_changeable_code() -> None:
+    for file in (sys.executable, muster_root.__path__[0] + "/__main__.py"):
+        try:
+            open_trusted(os.path.realpath(file), 0).close()
+        except Unusable as why:
+            click.echo(f"Warning: Muster runs as root, but {why}", err=True)
 
 
 def register(directory: Path, lent: list[int], wanted_id: str) -> None:
@@ -68,18 +94,22 @@ def register(directory: Path, lent: list[int], wanted_id: str) -> None:
         "owners": record.get("owners", ""),
         "need_key": "seal_key" not in record or wanted_id not in ("", record.get("endpoint_id")),
     }
-    ear, tell = os.pipe()
-    process, link = employ(site, "registrar", facts, lent, (0, 1, 2), tell)
-    os.close(tell)
-    status = process.wait()
-    with os.fdopen(ear, "rb") as heard:
-        told = heard.read().decode(errors="replace").lstrip("+")
+    process, link = site.employ("registrar", facts, lent, (0, 1, 2))
+    try:
+        with process.ear as ear:
+            told = (ear.readall() or b"").decode(errors="replace").lstrip("+")
+        status = process.opened.wait()
+    except (
+        BaseException
+    ):  # Ctrl+C reaches us alone: the registrar has left the terminal's session, and still reads from it
+        process.send(signal.SIGKILL)
+        raise
     if told:
         raise EndpointNotStarted(why=told.partition(": ")[2])
     if status > 0:
         sys.exit(status)  # it has said why
     if status < 0:
-        raise EndpointNotStarted(why=f"the part that registers it was ended by {signal.Signals(-status).name}")
+        raise EndpointNotStarted(why=f"the part that registers it was ended by {signal_name(-status)}")
     with link:
         answer = re.fullmatch(rb"([0-9a-f-]{36}) ([0-9a-f]{64})?((?: [0-9a-f-]{36})+)", link.recv(_LIMIT_BYTES))
     if answer is None:
@@ -109,7 +139,9 @@ def _keep(directory: Path, record: dict[str, str]) -> None:
 def detach(endpoint: LocalEndpoint, arguments: list[str]) -> None:
     """Start it in a session of its own; return when all is up, end as it ended when that was before."""
     hear, tell = os.pipe()
-    command = [sys.executable, "-m", "muster.cli.endpoint", "start", endpoint.name, *arguments, "--ready-fd", str(tell)]
+    # -P: root must not import what lies in the directory it happens to stand in.
+    program = [sys.executable, "-P", "-m", "muster.cli.endpoint"]
+    command = [*program, "start", endpoint.name, *arguments, "--ready-fd", str(tell)]
     process = subprocess.Popen(command, pass_fds=[tell], start_new_session=True)
     os.close(tell)
     with os.fdopen(hear, "rb") as ear:
@@ -121,14 +153,23 @@ def detach(endpoint: LocalEndpoint, arguments: list[str]) -> None:
             status = process.wait()
             if status > 0:
                 sys.exit(status)  # it has said why, on this terminal
-            why = signal.Signals(-status).name if status else "nobody knows whom"
+            why = signal_name(-status) if status else "nobody knows whom"
             raise EndpointNotStarted(why=f"it was ended by {why}; {endpoint.directory}/endpoint.log may say more")
+
+
+def signal_name(number: int) -> str:
+    """Real-time signals have none: only their ends are known to Python."""
+    return next((one.name for one in signal.Signals if one == number), f"signal {number}")
 
 
 def _environment(*, debug: bool) -> int:
     passed = {name: os.environ[name] for name in PASSED if name in os.environ}
     if debug:
         passed["MUSTER_DEBUG"] = "1"
-    fd = os.memfd_create("environment")
+    fd = os.memfd_create("environment", os.MFD_CLOEXEC | os.MFD_ALLOW_SEALING)
     os.write(fd, "\0".join(f"{name}={value}" for name, value in passed.items()).encode())
+    seals = fcntl.F_SEAL_WRITE | fcntl.F_SEAL_SHRINK | fcntl.F_SEAL_GROW
+    fcntl.fcntl(
+        fd, fcntl.F_ADD_SEALS, seals | fcntl.F_SEAL_SEAL
+    )  # every agent gets the same, whatever the last one did
     return fd

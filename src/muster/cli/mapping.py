@@ -9,7 +9,7 @@ from typing import Any
 
 from muster.errors import ConfigInvalid
 from muster_root import mapping
-from muster_root.settings import MAPPING_KEY, Site, open_trusted
+from muster_root.site import MAPPING_KEY, Site, open_trusted
 
 _KINDS = {mapping.EXPRESSION: mapping.by_expression, mapping.EXTERNAL: mapping.by_program}
 _SHOWN = 300
@@ -17,15 +17,15 @@ _SHOWN = 300
 
 def check_mapping(site: Site) -> None:
     """ConfigInvalid names file, entry and key. It maps nobody and starts no program."""
+    config = site.path("config.yaml")
+    if not site.settings[MAPPING_KEY]:
+        raise ConfigInvalid(file=config, why=f"{MAPPING_KEY} is missing: who becomes whom?")
     path = site.path(site.settings[MAPPING_KEY])
     try:
-        file = open_trusted(path, site.owner)
+        with open_trusted(path, site.owner) as file:
+            text = file.readall()
     except FileNotFoundError:
-        raise ConfigInvalid(
-            file=site.path("config.yaml"), why=f"{MAPPING_KEY} is {path!r}; there is no such file"
-        ) from None
-    with os.fdopen(file, "rb") as stream:
-        text = stream.read()
+        raise ConfigInvalid(file=config, why=f"{MAPPING_KEY} is {path!r}; there is no such file") from None
     for at, entry in enumerate(_entries(text, path), 1):
         try:
             _check(entry)
@@ -55,5 +55,17 @@ def _check(entry: Any) -> None:
     if kind not in _KINDS:
         raise ValueError(f"DATA_TYPE is {kind!r}; known are {', '.join(_KINDS)}")
     _KINDS[kind](entry)
+    if kind == mapping.EXPRESSION:
+        _check_groups(entry["mappings"])
     if kind == mapping.EXTERNAL and not os.access(entry["command"][0], os.X_OK):
         raise ValueError(f"command: {entry['command'][0]!r} is no program that can be run; correct the path, or chmod")
+    if kind == mapping.EXTERNAL:  # root runs it: whoever could change it would be root
+        open_trusted(os.path.realpath(entry["command"][0]), 0).close()
+
+
+def _check_groups(rules: list[dict[str, Any]]) -> None:
+    """An output that names a group which its pattern does not have would never map anybody."""
+    for rule in rules:
+        groups = mapping.pattern(rule).groups
+        if any(not name.isdigit() or int(name) >= groups for name in re.findall(r"\{(\w+)\}", rule["output"])):
+            raise ValueError(f"the output {rule['output']!r} names a group that {rule['match']!r} does not have")
