@@ -120,9 +120,7 @@ class Monitor:
             if order.name in self.children:
                 raise No("RUNNING", "It runs already.")
             if len(os.listdir("/proc/self/fd")) > resource.getrlimit(resource.RLIMIT_NOFILE)[0] - SPARE_FDS:
-                raise No(
-                    "START_FAILED", "The site runs as many user endpoints as it can.", "more than `ulimit -n` bears"
-                )
+                raise No("START_FAILED", "The site runs as many user endpoints as it can.", "`ulimit -n` is reached")
             self.gate.remember(order, time.time())
             os.pwrite(self.last, b"%020d" % self.gate.last_s, 0)  # before it is obeyed: the next monitor must know
             name = order.name

@@ -75,7 +75,7 @@ def test_the_two_modules_agree_on_the_constants() -> None:
 def test_a_nonce_passes_once_and_is_forgotten_only_after_its_end() -> None:
     gate = root.Gate(MANAGER, KEY, 0)
     now_s = time.time()
-    gate.seen = {number.to_bytes(16, "big"): int(now_s) - 1 for number in range(root.MEMORY)}
+    gate.seen = {number.to_bytes(16, "big"): int(now_s) - 1 for number in range(1000)}
     raw = order().encode()
     one = gate.check(raw, wire.seal(raw, KEY), now_s)
     gate.remember(one, now_s)
@@ -84,11 +84,16 @@ def test_a_nonce_passes_once_and_is_forgotten_only_after_its_end() -> None:
         gate.remember(one, now_s)
 
 
-def test_a_full_memory_refuses_rather_than_forgets() -> None:
-    gate = root.Gate(MANAGER, KEY, 0)
-    now_s = time.time()
-    gate.seen = {number.to_bytes(16, "big"): int(now_s) + 90 for number in range(root.MEMORY)}
-    raw = order().encode()
-    with pytest.raises(root.No) as refused:
-        gate.remember(gate.check(raw, wire.seal(raw, KEY), now_s), now_s)
-    assert refused.value.code == "STALE"
+def test_what_an_earlier_gate_may_have_seen_is_refused_by_the_next() -> None:
+    """Also when the service's clock is ahead, and not for ever when ours was."""
+    now_s = int(time.time())
+    ahead = order(expires_s=now_s + root.LIFETIME_S + 100)
+    raw = ahead.encode()
+    first = root.Gate(MANAGER, KEY, now_s - 60)
+    first.remember(first.check(raw, wire.seal(raw, KEY), now_s), now_s)
+    with pytest.raises(root.No, match="too old"):
+        root.Gate(MANAGER, KEY, now_s, first.last_s).check(raw, wire.seal(raw, KEY), now_s)
+    later = order(expires_s=ahead.expires_s + 1).encode()
+    assert root.Gate(MANAGER, KEY, now_s, first.last_s).check(later, wire.seal(later, KEY), now_s)
+    wrong_clock = root.Gate(MANAGER, KEY, now_s, now_s + 10**8)
+    assert wrong_clock.after_s <= now_s + root.LIFETIME_S + root.SKEW_S

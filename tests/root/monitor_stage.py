@@ -77,7 +77,7 @@ def main() -> None:
     log = os.open(SITE / "endpoint.log", os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o600)
     settings = os.memfd_create("environment")
     program = next(Path("/srv/python/lib").glob("*/site-packages/muster_root/__main__.py"))
-    call = [python, "-I", "-S", str(program), str(SITE), *map(str, (agent_dir, settings, log)), "-1", "0"]
+    call = [python, "-I", "-S", str(program), str(SITE), "0", "0", *map(str, (log, agent_dir, settings))]
     secrets = {"SECRET": "of root", "PYTHONPATH": "/srv/evil", "LD_PRELOAD_X": "1", "HOME": "/root", "LANG": "C.UTF-8"}
     for fd in (agent_dir, log, settings):
         os.set_inheritable(fd, True)

@@ -94,7 +94,8 @@ def main() -> None:
         keep("transcript.json", done)
     keep("finished.json", True)
     print("the scenario is over", file=sys.stderr, flush=True)
-    hear(link, "last", time.monotonic() + 60)
+    hear(link, "stopping", time.monotonic() + 60)
+    hear(link, "exited", time.monotonic() + 0.5)  # of those that ran until the end
 
 
 if __name__ == "__main__":

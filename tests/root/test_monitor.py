@@ -158,8 +158,8 @@ def sealed(raw: bytes) -> bytes:
 def test_a_malformed_request_ends_the_agent_and_another_one_goes_on(inside: Inside) -> None:
     steps: list[Any] = [{"raw": "getattr 1\n", "await": ["end of line"]}]
     good = step(order(), until=BOTH)
-    unsealed = step(order(), until=("end of line",), sealed=False)
-    outcome = play(inside, [*steps, unsealed, good])
+    without_log = step(order(), until=("end of line",), descriptors=1)
+    outcome = play(inside, [*steps, without_log, good])
     assert answers(outcome) == ["STARTED"]
     assert outcome["log"].count("sent what none of ours sends") == 2
     assert len([one for one in outcome["transcript"] if "hello" in one]) == 3
@@ -193,7 +193,7 @@ printf 'import os, signal\\nos.close(1); os.close(2)\\nsignal.pause()\\n' > "$at
 def test_files_that_others_could_have_changed_are_refused_with_the_remedy(
     inside: Inside, spoil: str, file: str
 ) -> None:
-    outcome = play(inside, [step(order())], prepare=spoil)
+    outcome = play(inside, [step(order())], prepare=spoil, until_log=file)
     told = outcome["log"] + outcome["complained"]
     assert "successfully forked" not in told
     assert f"/srv/sites/{file}" in told or f"/srv/sites/debug_queue/{file}" in told
@@ -229,7 +229,7 @@ def test_a_pattern_that_never_ends_is_ended(inside: Inside) -> None:
 
 
 def test_a_closed_interpreter_is_named(inside: Inside) -> None:
-    sentence = "_muster cannot enter /srv/python/lib"
+    sentence = "_muster cannot read /srv/python/lib"
     outcome = play(inside, [], prepare="chmod 700 /srv/python/lib", until_log=sentence)
     assert sentence in outcome["log"]
 

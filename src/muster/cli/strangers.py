@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import pwd
 import time
 from pathlib import Path

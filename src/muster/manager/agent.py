@@ -21,7 +21,7 @@ from muster.config.manager import CONFIG
 from muster.errors import MusterError, NotPermitted, Outage
 from muster.manager.children import Children
 from muster.manager.registration import register
-from muster.manager.rootlink import Hello, RootLink, Site, receive_hello
+from muster.manager.rootlink import Hello, RootLink, Site, keep_private, receive_hello
 from muster.manager.starts import Starts
 from muster.rest import Rest
 from muster.rest.errands import aside
@@ -56,6 +56,7 @@ class Agent:
         self._taken: set[asyncio.Task[None]] = set()
         self._commands: asyncio.Task[None] | None = None
         self._replaced = False
+        self._stopping = False
 
     async def run(self) -> None:
         """Serve until the monitor says so, or is gone."""
@@ -64,14 +65,23 @@ class Agent:
             self._report(fact)
         async with asyncio.TaskGroup() as group:
             serving = group.create_task(self._serve())
+            watching = group.create_task(self._watch())
             await self._hear()
             serving.cancel()
+            watching.cancel()
         await self._leave()
 
     def _replace(self) -> None:
         """Another agent follows at once: the service need not hear of it."""
         self._replaced = True
         self._root.hang_up()
+
+    async def _watch(self) -> None:
+        """Only root can open the site's files, so a change of them takes an agent that is given the new ones."""
+        while not self._site.changed():  # noqa: ASYNC110 -- files have no event that root would have to trust us with
+            await asyncio.sleep(_PAUSE_S)
+        log.info("The site's files changed: another agent registers them.")
+        self._replace()
 
     async def _serve(self) -> None:
         transport = await self._connected()
@@ -143,12 +153,15 @@ class Agent:
         self._beat_now.set()
 
     async def _hear(self) -> None:
+        """Until the monitor is gone, or stops and our last user endpoint has ended."""
         async for said in self._root.events():
             if said.event == "exited":
                 self._report(self._children.ended(said.name, said.status))
-            elif said.event == "stopping" and self._commands is not None:
-                self._commands.cancel()
-            elif said.event == "last":
+            elif said.event == "stopping":
+                self._stopping = True
+                if self._commands is not None:
+                    self._commands.cancel()
+            if self._stopping and not self._children.running:
                 return
 
     async def _leave(self) -> None:
@@ -166,6 +179,7 @@ class Agent:
 
 
 async def serve(link: socket.socket) -> None:
+    keep_private()
     hello, site = receive_hello(link)
     if os.environ.get("MUSTER_DEBUG"):
         logging.getLogger().setLevel(logging.DEBUG)

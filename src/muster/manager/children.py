@@ -15,6 +15,7 @@ log = logging.getLogger(__name__)
 
 _FILE = Path("children.json")  # in our state directory
 _TAIL_BYTES = 4096
+_EARLY_LIMIT_BYTES = 1024 * 1024  # who writes more there before the check-in is not heard any further
 _QUICK_S = 60  # one that fails within this time failed at starting
 _CONFIGURATION = 78  # sysexits.h: what it refuses, it refuses again
 _SHOWN_CHARACTERS = 1000
@@ -26,7 +27,7 @@ class EarlyLog:
     def __init__(self) -> None:
         self._read, self.write_end = os.pipe2(os.O_CLOEXEC | os.O_NONBLOCK)
         os.set_blocking(self.write_end, True)
-        self._tail = b""
+        self._tail, self._left = b"", _EARLY_LIMIT_BYTES
         self._loop = asyncio.get_running_loop()
         self._loop.add_reader(self._read, self._more)
 
@@ -49,7 +50,8 @@ class EarlyLog:
         except BlockingIOError:
             return False
         self._tail = (self._tail + said)[-_TAIL_BYTES:]
-        if not said:
+        self._left -= len(said)
+        if not said or self._left < 0:
             self.close()
         return bool(said)
 
@@ -75,6 +77,11 @@ class Children:
         if untold != self._untold:
             self._untold = untold
             self._save()
+
+    @property
+    def running(self) -> bool:
+        """Whether any of them does."""
+        return bool(self._since_s)
 
     def started(self, name: str, early: EarlyLog) -> None:
         self._since_s[name] = time.time()
@@ -112,8 +119,9 @@ def exit_fact(name: str, code: str, public: str, *, quick: bool = False) -> dict
 
 
 def _cause(status: int) -> str:
-    if status < 0:
-        return f"it was ended by {signal.Signals(-status).name}"
+    if status < 0:  # real-time signals have no names
+        name = next((one.name for one in signal.Signals if one == -status), f"signal {-status}")
+        return f"it was ended by {name}"
     return f"it ended by itself (status {status}); the last lines of its endpoint.log say why"
 
 

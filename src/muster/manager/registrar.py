@@ -13,7 +13,7 @@ import sys
 from muster.errors import ConfigInvalid, LoginNeeded, MusterError, NotPermitted, Outage, Refusal, Unauthenticated
 from muster.manager.readiness import checked
 from muster.manager.registration import known, register
-from muster.manager.rootlink import Hello, Site, receive_hello
+from muster.manager.rootlink import Hello, Site, keep_private, receive_hello
 from muster.rest import Rest
 from muster.transport.probe import warning
 
@@ -25,6 +25,7 @@ def main() -> None:
     options = argparse.ArgumentParser()
     options.add_argument("--link-fd", type=int, required=True)
     link = socket.socket(fileno=options.parse_args().link_fd)
+    keep_private()  # before the tokens and the seal key are in our memory
     hello, site = receive_hello(link)
     try:
         answer = _introduce(hello, site)

@@ -6,6 +6,7 @@ Requests are a verb, a number and bytes; answers and events are JSON. Descriptor
 from __future__ import annotations
 
 import asyncio
+import ctypes
 import fcntl
 import os
 import socket
@@ -19,6 +20,7 @@ from muster.errors import Outage
 _LIMIT_BYTES = 1024 * 1024
 _FDS = 8
 _PATIENCE_S = 90  # root's own deadlines are shorter
+_SET_DUMPABLE = 4  # linux/prctl.h
 
 
 class Hello(msgspec.Struct, kw_only=True):
@@ -50,6 +52,12 @@ class Site(msgspec.Struct, frozen=True):
     schema: str
     environment: str
     config: str
+    opened: tuple[int, ...] = ()
+    marks: tuple[tuple[int, ...], ...] = ()
+
+    def changed(self) -> bool:
+        """Whether one of the files was written to, or replaced by another one of its name."""
+        return self.marks != tuple(map(_mark, self.opened))
 
 
 _SAID = msgspec.json.Decoder(Said)
@@ -67,10 +75,18 @@ def receive_hello(link: socket.socket) -> tuple[Hello, Site]:
         name, _, value = line.partition("=")
         if name:
             os.environ[name] = value
-    site = Site(_read(template), _read(schema), _read(environment), _read(config))
-    for fd in fds:
-        os.close(fd)
+    files = template, schema, environment, config
+    marks = tuple(map(_mark, files))  # before they are read: a change meanwhile is a change
+    site = Site(_read(template), _read(schema), _read(environment), _read(config), files, marks)
+    os.close(directory)
+    os.close(variables)
     return hello, site
+
+
+def keep_private() -> None:
+    """Close this process to others of its account: no tracing, no look at its memory."""
+    if ctypes.CDLL(None, use_errno=True).prctl(_SET_DUMPABLE, 0, 0, 0, 0) != 0:
+        raise OSError(ctypes.get_errno(), "cannot close this process to others of its account")
 
 
 def memory_file(content: bytes) -> int:
@@ -158,3 +174,8 @@ class RootLink:
 def _read(fd: int) -> str:
     """From the beginning, whoever read it before: the position is shared with other holders of the descriptor."""
     return os.pread(fd, os.fstat(fd).st_size, 0).decode()
+
+
+def _mark(fd: int) -> tuple[int, ...]:
+    found = os.fstat(fd)
+    return found.st_nlink, found.st_mtime_ns, found.st_size

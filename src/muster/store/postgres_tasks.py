@@ -48,8 +48,8 @@ SELECT id FROM new"""
 )
 KNOWN = "SELECT id, grp, owner, function FROM task WHERE id = ANY($1::uuid[])"
 
-# OFFSET 0 and the array of addresses keep both steps look-ups by key, whatever sizes the planner believes in: joined, it
-# reads a whole table, or the one for each row of the other. Rows of `pending` never move.
+# OFFSET 0 and the array of addresses keep both steps look-ups by key, whatever sizes the planner believes in: joined,
+# it reads a whole table, or the one for each row of the other. Rows of `pending` never move.
 FINISH = """
 WITH given AS MATERIALIZED (
     SELECT t.seq, t.id, t.grp, t.endpoint, g.data, g.code, g.message, g.details, g.started_ns, g.ended_ns, g.at_s

@@ -198,6 +198,18 @@ async def test_an_endpoint_cannot_finish_the_tasks_of_another(started, job):
     assert await started.outcomes([other.id]) == {other.id: honest}
 
 
+async def test_a_forger_who_shares_the_commit_neither_wins_nor_spoils_it(started, job):
+    task = job.task()
+    await started.add_tasks([task])
+    forged, real = outcome(task, data="forged"), outcome(task)
+    calls = [started.finish([forged], uuid4()) for _ in range(6)]
+    calls.insert(4, started.finish([real], job.endpoint))
+    ends = await asyncio.gather(*calls)
+    assert ends.pop(4) == [Finished(task.id, job.group, job.endpoint)]
+    assert not any(ends)
+    assert await started.outcomes([task.id]) == {task.id: real}
+
+
 async def test_racing_results_are_new_once(started, job):
     tasks = job.tasks(50)
     await started.add_tasks(tasks)

@@ -71,7 +71,7 @@ def test_the_flag_may_stand_before_the_name_and_take_a_word(home: Path) -> None:
 
 def test_the_new_files_are_understood_by_those_who_read_them(home: Path) -> None:
     from muster.config import load_manager, load_single
-    from muster_root.settings import MAPPING_KEY, scan
+    from muster_root.site import MAPPING_KEY, scan
 
     run(
         "configure",
