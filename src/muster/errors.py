@@ -65,6 +65,12 @@ class Outage(MusterError):
     public = "{what} cannot be reached at the moment; try again."
 
 
+class QueueFull(Outage):
+    """Nobody reads this queue, or not fast enough: it takes no more for now. Others are not concerned."""
+
+    code = "QUEUE_FULL"
+
+
 class StoreOutage(Outage):
     """The database is away, busy, full or read-only; nothing of the call was kept. `detail` has its own words."""
 

@@ -76,6 +76,26 @@ def agents() -> list[int]:
     return found
 
 
+def shown(secrets: list[str]) -> list[str]:
+    """Where one of these stands that others could read it: arguments, environments, the log. Ours are not looked at."""
+    found = []
+    for entry in Path("/proc").iterdir():
+        for name in ("cmdline", "environ") if entry.name.isdigit() and int(entry.name) != os.getpid() else ():
+            try:
+                text = (entry / name).read_bytes()
+            except OSError:
+                continue
+            of_us = any(
+                word in text for word in (b"muster_root", b"muster.manager", b"muster.endpoint", b"muster.worker")
+            )
+            if (of_us or entry.stat().st_uid in (990, 2001, 2002)) and any(
+                secret.encode() in text for secret in secrets
+            ):
+                found.append(f"{name} of {(entry / 'cmdline').read_text()[:200]}")
+    log = (SITE / "endpoint.log").read_text()
+    return [*found, *(f"log: {secret}" for secret in secrets if secret in log)]
+
+
 def configure() -> None:
     home = {**os.environ, "MUSTER_HOME": str(SITE.parent)}
     subprocess.run([str(BIN / "muster-endpoint"), "configure", SITE.name], env=home, check=True, capture_output=True)
@@ -110,6 +130,7 @@ def main() -> None:
     wait_for("the agent", lambda: "Endpoint Manager begins" in (SITE / "endpoint.log").read_text())
     out["secrets_shown"] = owner["MUSTER_CLIENT_SECRET"] in Path(f"/proc/{manager.pid}/environ").read_text()
     out["seen"] = {name: ask(service, endpoint, who) for name, who in people.items()}
+    out["shown"] = shown([owner["MUSTER_CLIENT_SECRET"], "amqp://"])
     (first,) = agents()
     os.kill(first, signal.SIGKILL)
     wait_for("another agent", lambda: [pid for pid in agents() if pid != first])

@@ -1,7 +1,9 @@
 """Runs inside the namespace, as root and in a dirty state: a real monitor, a scripted agent, probes as user endpoints.
 
 Input: {"steps": [...], "mapping": [...] or null, "config": "more lines", "prepare": "shell", "record": {...}}, and
-"until_log": a text whose appearance in the log is the end, instead of the end of the steps.
+"until_log": a text whose appearance in the log is the end, instead of the end of the steps; "later": [[text, shell]],
+what root does once the text is in the log; "nofile": the limit of descriptors; "owner": the account of an
+unprivileged manager.
 Output: {"transcript": [...], "log": "...", "status": exit status, "complained": stderr}.
 """
 
@@ -9,6 +11,8 @@ from __future__ import annotations
 
 import json
 import os
+import pwd
+import resource
 import signal
 import subprocess
 import sys
@@ -57,8 +61,9 @@ def prepare(document: dict[str, Any]) -> None:
     (SITE / "root.json").write_text(json.dumps(document["record"]))
     (SITE / "root.json").chmod(0o600)
     (agent / "scenario.json").write_text(json.dumps(document["steps"]))
-    for path in (agent, agent / "scenario.json"):
-        os.chown(path, 990, 990)
+    owner = pwd.getpwnam(document.get("owner", "_muster"))
+    for path in (agent, agent / "scenario.json", *([SITE, *SITE.iterdir()] if "owner" in document else [])):
+        os.chown(path, owner.pw_uid, owner.pw_gid)
     subprocess.run(["sh", "-ec", document.get("prepare", ":")], cwd=SITE, check=True)
 
 
@@ -66,6 +71,19 @@ def over(logged: str | None) -> bool:
     if logged is not None:
         return logged in (SITE / "endpoint.log").read_text()
     return (SITE / "agent/finished.json").exists()
+
+
+def left() -> list[str]:
+    """Who still runs, as one of our people."""
+    found = []
+    for entry in Path("/proc").iterdir():
+        try:
+            ours = entry.name.isdigit() and (entry / "cwd").resolve().is_relative_to("/home")
+            if ours and 2000 < entry.stat().st_uid < 2010:
+                found.append((entry / "cmdline").read_text().replace("\0", " "))
+        except OSError:
+            continue
+    return found
 
 
 def main() -> None:
@@ -81,12 +99,30 @@ def main() -> None:
     secrets = {"SECRET": "of root", "PYTHONPATH": "/srv/evil", "LD_PRELOAD_X": "1", "HOME": "/root", "LANG": "C.UTF-8"}
     for fd in (agent_dir, log, settings):
         os.set_inheritable(fd, True)
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    owner = pwd.getpwnam(document.get("owner", "root"))
+    if owner.pw_uid:
+        secrets = {"PATH": "/usr/bin:/bin", "HOME": owner.pw_dir, "USER": owner.pw_name}
+    resource.setrlimit(resource.RLIMIT_NOFILE, (document.get("nofile", soft), hard))
     monitor = subprocess.Popen(
-        call, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, close_fds=False, env=secrets
+        call,
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.PIPE,
+        close_fds=False,
+        env=secrets,
+        user=owner.pw_uid or None,
+        group=owner.pw_gid or None,
+        extra_groups=[] if owner.pw_uid else None,
     )
+    resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
     ends = time.monotonic() + DEADLINE_S
+    later = list(document.get("later", ()))
     while not over(document.get("until_log")) and monitor.poll() is None and time.monotonic() < ends:
         time.sleep(0.05)
+        if later and later[0][0] in (SITE / "endpoint.log").read_text():
+            subprocess.run(["sh", "-ec", later.pop(0)[1]], cwd=SITE, check=True)
+    began = time.monotonic()
     monitor.send_signal(signal.SIGTERM)
     try:
         _, complained = monitor.communicate(timeout=40)
@@ -100,6 +136,8 @@ def main() -> None:
                 "transcript": json.loads(transcript.read_text()) if transcript.exists() else [],
                 "log": (SITE / "endpoint.log").read_text(),
                 "status": monitor.returncode,
+                "stopped_in_s": time.monotonic() - began,
+                "left": left(),
                 "complained": complained.decode(),
             }
         )

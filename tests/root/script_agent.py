@@ -1,7 +1,8 @@
 """Stands where the agent stands, and does what the test wrote down: talks to root over the real socket.
 
 Reads scenario.json in its directory; writes what it heard to transcript.json there. A step is one of
-{"start": {"order", "seal", "payload"}}, {"raw": "..."} (Latin-1), {"die": true}; `await` says for which event to wait.
+{"start": {"order", "seal", "payload"}}, {"raw": "..."} (Latin-1), {"die": true}, {"print": "..."}, {"flood": 100} (so
+many starts with a bad seal); `await` says for which event to wait.
 """
 
 from __future__ import annotations
@@ -44,6 +45,20 @@ def hear(link: socket.socket, wanted: str | None, deadline_s: float) -> list[dic
     return [*heard, {"event": "nothing came"}]
 
 
+def flood(link: socket.socket, count: int) -> list[dict[str, Any]]:
+    """As fast as they are answered."""
+    answered = 0
+    payload, (_, log) = payload_file("x", sealed=True), os.pipe()
+    message = b"start 7\n" + b"s" * 32 + b"o" * 1000
+    for _ in range(count):
+        socket.send_fds(link, [message], [payload, log])
+        while select.select([link], [], [], 0)[0]:
+            answered += bool(link.recv(1 << 20))
+    while answered < count and select.select([link], [], [], DEADLINE_S)[0]:
+        answered += bool(link.recv(1 << 20))
+    return [{"answered": answered}]
+
+
 def act(link: socket.socket, number: int, step: dict[str, Any]) -> dict[str, Any]:
     early, log = os.pipe()
     if order := step.get("start"):
@@ -54,6 +69,10 @@ def act(link: socket.socket, number: int, step: dict[str, Any]) -> dict[str, Any
         os.close(payload)
     elif "raw" in step:
         link.send(step["raw"].encode("latin-1"))
+    elif "flood" in step:
+        return {"heard": flood(link, step["flood"]), "early": ""}
+    elif "print" in step:
+        print(step["print"], file=sys.stderr, flush=True)
     elif "die" in step:
         os.kill(os.getpid(), signal.SIGKILL)
     os.close(log)

@@ -41,3 +41,7 @@ def test_the_banner_names_the_endpoint_and_stop_ends_everything_in_order(story: 
 
 def test_the_monitor_keeps_no_login_secret_in_its_environment(story: dict[str, Any]) -> None:
     assert story["secrets_shown"] is False
+
+
+def test_no_secret_is_shown_in_arguments_environments_or_the_log(story: dict[str, Any]) -> None:
+    assert story["shown"] == []

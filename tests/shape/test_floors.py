@@ -5,6 +5,7 @@ from __future__ import annotations
 import ast
 import subprocess
 import sys
+import tokenize
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -24,7 +25,7 @@ FLOORS = [
     {"testing"},
     {"cli"},
 ]
-ROOT_BUDGET_LINES = 500
+ROOT_BUDGET_LINES, ROOT_PHYSICAL_LINES, BECOME_LINES = 500, 700, 80  # see docs/decisions/0015
 FUNCTION_LIMIT, FUNCTION_NEVER, MODULE_LIMIT, NESTING_LIMIT = 40, 60, 400, 4
 FILES = sorted(p for p in SRC.rglob("*.py"))
 MUSTER = [p for p in FILES if p.is_relative_to(SRC / "muster") and p != SRC / "muster" / "__init__.py"]
@@ -69,10 +70,26 @@ def test_the_root_side_stands_alone(file: Path) -> None:
     assert {name.split(".")[0] for name in imports(file)} <= sys.stdlib_module_names | {"muster_root"}
 
 
+def code_lines(file: Path) -> int:
+    """Lines with code on them: reasons and blank lines cost nothing, or they would be the first to go."""
+    unseen = {tokenize.COMMENT, tokenize.NL, tokenize.NEWLINE, tokenize.INDENT, tokenize.DEDENT, tokenize.ENDMARKER}
+    said: set[int] = set()
+    for node in ast.walk(ast.parse(file.read_text())):
+        if isinstance(node, ast.Module | ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef) and ast.get_docstring(
+            node
+        ):
+            said |= set(range(node.body[0].lineno, (node.body[0].end_lineno or 0) + 1))
+    with tokenize.open(file) as text:
+        tokens = [token for token in tokenize.generate_tokens(text.readline) if token.type not in unseen]
+    return len({line for token in tokens for line in range(token.start[0], token.end[0] + 1)} - said)
+
+
 def test_the_root_side_keeps_its_budget() -> None:
     lines = {shown(file): len(file.read_text().splitlines()) for file in ROOT}
-    assert sum(lines.values()) <= ROOT_BUDGET_LINES, lines
-    assert lines["muster_root/become.py"] <= 80
+    code = {shown(file): code_lines(file) for file in ROOT}
+    assert sum(code.values()) <= ROOT_BUDGET_LINES, code
+    assert sum(lines.values()) <= ROOT_PHYSICAL_LINES, lines
+    assert lines["muster_root/become.py"] <= BECOME_LINES
 
 
 @pytest.mark.parametrize("file", FILES, ids=shown)

@@ -13,6 +13,7 @@ from uuid import UUID, uuid4
 
 import httpx2
 
+from muster.broker.limits import Limits
 from muster.broker.local import LocalTransport
 from muster.broker.server import Broker
 from muster.cli.gates import EmbeddedGate
@@ -128,14 +129,14 @@ class Stage:
 
 
 @asynccontextmanager
-async def serving(data: Path, settings: Settings = QUICK) -> AsyncIterator[Stage]:
+async def serving(data: Path, settings: Settings = QUICK, limits: Limits | None = None) -> AsyncIterator[Stage]:
     """Composed in the order of `muster serve`; requests go straight to the application."""
     async with AsyncExitStack() as stack:
         store = await open_store(f"sqlite:///{data}/muster.db?synchronous=NORMAL")
         stack.push_async_callback(store.close)
         authority = Authority(store, "http://localhost:5000")
         await authority.open()
-        broker = Broker(authoriser(store))
+        broker = Broker(authoriser(store), limits=limits)
         gate = EmbeddedGate(broker, "")
         transport = LocalTransport(broker)
         stack.push_async_callback(transport.close)

@@ -6,6 +6,7 @@ import os
 import pty
 import select
 import subprocess
+import tempfile
 import time
 from collections.abc import Iterator
 from contextlib import ExitStack
@@ -21,11 +22,10 @@ PROMPT = "Enter the resulting Authorization Code here: "
 
 
 @pytest.fixture(scope="module")
-def site(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Site]:
+def site() -> Iterator[Site]:
     with ExitStack() as stack:
-        directory = tmp_path_factory.mktemp("first")
-        for place in (directory, *directory.parents[:2]):
-            place.chmod(0o755)
+        directory = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="muster-first-")))
+        directory.chmod(0o755)
         space = None
         if os.geteuid() == 0:
             try:

@@ -59,7 +59,7 @@ class _Incoming:
     def __init__(self, method: frames.Publish) -> None:
         self.method = method
         self.header: bytes | None = None
-        self.pieces: list[bytes] = []
+        self.body = bytearray()  # and no list: pieces of one byte each would cost many times their size
         self.missing = 0
         self.size = 0
 
@@ -223,7 +223,7 @@ class Channel:
         self.connection.reserve(size)
         incoming.header, incoming.missing, incoming.size = payload, size, size
         if not size:
-            self._complete(incoming, payload)
+            self._complete(incoming, payload, b"")
 
     def body(self, payload: bytes) -> None:
         incoming = self._incoming
@@ -232,19 +232,20 @@ class Channel:
         incoming.missing -= len(payload)
         if incoming.missing < 0:
             raise faults.ConnectionFault(501, "FRAME_ERROR - more body than announced")
-        incoming.pieces.append(payload)
+        if not incoming.missing and not incoming.body:
+            self._complete(incoming, incoming.header, payload)  # the usual case: one frame
+            return
+        incoming.body += payload
         if not incoming.missing:
-            self._complete(incoming, incoming.header)
+            self._complete(incoming, incoming.header, bytes(incoming.body))
 
     def _drop_incoming(self) -> None:
         if self._incoming is not None:
             self.connection.reserve(-self._incoming.size)
             self._incoming = None
 
-    def _complete(self, incoming: _Incoming, header: bytes) -> None:
+    def _complete(self, incoming: _Incoming, header: bytes, body: bytes) -> None:
         self._drop_incoming()
-        pieces = incoming.pieces
-        body = pieces[0] if len(pieces) == 1 else b"".join(pieces)
         method = incoming.method
         message = Message(method.exchange, method.routing_key, header, body)
         topology = self.connection.topology

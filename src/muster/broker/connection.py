@@ -308,6 +308,7 @@ class Connection(asyncio.Protocol):
         """Room for an unfinished message; all of them together are bounded as one is."""
         if size > 0 and self._reserved_bytes + size > self.limits.message_bytes:
             raise faults.ConnectionFault(506, "RESOURCE_ERROR - too many unfinished messages on this connection")
+        self._broker.reserve(self.username, size)
         self._reserved_bytes += size
 
     def may(self, action: Action, resource: Resource, name: str, routing_key: str | None = None) -> bool:

@@ -20,6 +20,8 @@ class Limits:
     handshake_frame_bytes: int = 16_384  # before somebody has logged in
     message_bytes: int = 64 * MIB  # per message, and for all unfinished messages of one connection
     memory_bytes: int = 1024 * MIB  # all queued messages together
+    queue_bytes: int = 256 * MIB  # in one queue, of what the service itself sends and can send again
+    unfinished_bytes: int = 128 * MIB  # announced by all connections of one account, and not yet whole
     delivery_buffer_bytes: int = 1 * MIB  # over this, a connection is given no more deliveries until it reads
     reply_buffer_bytes: int = 8 * MIB  # over this, nothing more is read from it either
     handshake_s: float = 10

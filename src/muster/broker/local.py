@@ -14,7 +14,7 @@ from muster.broker import faults, frames
 from muster.broker.message import Entry, Message
 from muster.broker.queue import Queue
 from muster.broker.server import Broker
-from muster.errors import Conflict, NoSuchQueue, Outage
+from muster.errors import Conflict, NoSuchQueue, Outage, QueueFull
 from muster.transport.contract import Delivery, Outgoing, QueueSpec, QueueState
 
 
@@ -158,6 +158,10 @@ class LocalTransport:
     async def publish(self, messages: Sequence[Outgoing]) -> None:
         waiting: list[asyncio.Future[bool]] = []
         missing: Outgoing | None = None
+        for outgoing in messages:  # all or nothing: whoever is refused sends all of them again
+            for queue in self._route(outgoing):
+                if not queue.confirm_on_ack and not self._topology.has_room(queue):
+                    raise QueueFull(f"{queue.name} holds {queue.held_bytes} bytes", what="The broker")
         for outgoing in messages:
             await self._wait_for_room()
             queues = self._route(outgoing)

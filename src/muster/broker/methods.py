@@ -171,7 +171,7 @@ def basic_get(channel: Channel, method: commands.Basic.Get) -> None:
     if not queue.ready:
         channel.send(commands.Basic.GetEmpty())
         return
-    entry = queue.ready.popleft()
+    entry = queue.get()
     tag = channel.give(queue, entry, None, no_ack=method.no_ack)
     channel.connection.send(frames.get_ok(channel.number, tag, entry.redelivered, entry.message, len(queue.ready)))
     channel.send_content(entry.message)

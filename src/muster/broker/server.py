@@ -33,11 +33,12 @@ class Broker:
         self.authorise = authorise
         self.limits = limits or Limits()
         self.rule = rule
-        self.topology = Topology(self.limits.memory_bytes)
+        self.topology = Topology(self.limits.memory_bytes, self.limits.queue_bytes)
         self.topology.pressure_changed.add(self._pressure_changed)
         self._handshaking: dict[Connection, None] = {}  # oldest first
         self._open: set[Connection] = set()
         self._per_account: Counter[str] = Counter()
+        self._unfinished: Counter[str] = Counter()
         self._gone = asyncio.Event()
         self._server: asyncio.Server | None = None
 
@@ -108,6 +109,14 @@ class Broker:
         self._handshaking.pop(connection, None)
         self._open.add(connection)
         self._per_account[connection.username] += 1
+
+    def reserve(self, username: str, size: int) -> None:
+        """Room for a message that is not whole yet; 506 when the connections of an account want too much at once."""
+        if size > 0 and self._unfinished[username] + size > self.limits.unfinished_bytes:
+            raise faults.ConnectionFault(506, "RESOURCE_ERROR - too many unfinished messages of this account")
+        self._unfinished[username] += size
+        if not self._unfinished[username]:
+            del self._unfinished[username]
 
     def forget(self, connection: Connection) -> None:
         self._handshaking.pop(connection, None)

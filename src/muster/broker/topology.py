@@ -10,13 +10,15 @@ from muster.broker.message import Message, Promise
 from muster.broker.queue import Queue
 
 _ROUTES_KEPT = 16_384
+_SHARE = 0.5  # of the limit: beyond this, the service feeds thin queues only
+_THIN_BYTES = 1024 * 1024
 _RELIEF = 0.8  # of the limit: below this, publishers may go on
 
 
 class Topology:
     """One virtual host. `full` says whether the memory for messages is used up."""
 
-    def __init__(self, memory_bytes: int) -> None:
+    def __init__(self, memory_bytes: int, queue_bytes: int | None = None) -> None:
         self.exchanges = {
             name: Exchange(name, kind) for name, kind in (("amq.direct", "direct"), ("amq.topic", "topic"))
         }
@@ -25,6 +27,7 @@ class Topology:
         self.full = False
         self.pressure_changed: set[Callable[[bool], None]] = set()
         self._limit_bytes = memory_bytes
+        self._queue_bytes = queue_bytes if queue_bytes is not None else memory_bytes // 4
         self._routes: dict[tuple[str, str], tuple[Queue, ...]] = {}
 
     def queue(self, name: str) -> Queue:
@@ -101,8 +104,8 @@ class Topology:
         for exchange in list(self.exchanges.values()):
             if exchange.forget(queue.name):
                 self._drop_if_unused(exchange)
-        thrown = queue.purge()
-        queue.deleted = True
+        thrown = len(queue.ready)
+        queue.end()
         consumers = list(queue.consumers)
         queue.consumers.clear()
         for consumer in consumers:
@@ -153,6 +156,12 @@ class Topology:
         for queue in queues:
             queue.pump()
         return message.promise is None
+
+    def has_room(self, queue: Queue) -> bool:
+        """Whether the service should put more there. It has all of it in the store, too; what endpoints send has no
+        other place, so that memory must stay free for it, however many queues nobody reads.
+        """
+        return queue.held_bytes < (self._queue_bytes if self.held_bytes < self._limit_bytes * _SHARE else _THIN_BYTES)
 
     def _release(self, message: Message) -> None:
         message.queued -= 1

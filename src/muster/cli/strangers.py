@@ -36,7 +36,7 @@ def strangers(account: int) -> list[int]:
 
 def _is_stranger(process: Path, account: int) -> bool:
     try:
-        if account not in _uids(process):
+        if account not in _uids(process) or _status(process, "State")[0] == "Z":  # the dead look at nothing
             return False
         parent = Path("/proc", _status(process, "PPid")[0])
         return _uids(parent) != {0} or b"muster" not in (parent / "cmdline").read_bytes()

@@ -39,8 +39,11 @@ def redirects_to(client: OAuthClient, uri: str) -> bool:
     if parts.scheme != "http" or parts.hostname not in {"127.0.0.1", "::1"} or "@" in parts.netloc:
         return False
     host = "[::1]" if parts.hostname == "::1" else parts.hostname
-    portless = f"http://{host}{parts.path}"
-    return portless in client.redirect_uris and uri == f"http://{parts.netloc}{parts.path}"
+    try:
+        port = f":{parts.port}" if parts.port is not None else ""
+    except ValueError:  # whatever stands there instead would end up in headers of ours
+        return False
+    return f"http://{host}{parts.path}" in client.redirect_uris and uri == f"http://{host}{port}{parts.path}"
 
 
 class Clients:

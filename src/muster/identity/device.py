@@ -12,7 +12,7 @@ from authlib.oauth2.rfc6749.errors import UnauthorizedClientError
 from starlette.requests import Request
 from starlette.responses import JSONResponse, RedirectResponse, Response
 
-from muster.errors import MusterError
+from muster.errors import MusterError, Outage
 from muster.identity.approval import Approval, Decision
 from muster.identity.attempts import Attempts, address_key
 from muster.identity.clients import Clients
@@ -37,7 +37,15 @@ from muster.wire.rest import status_of
 
 PATH = "/device"
 GUESSES = 20
+STARTS = 300
 WINDOW_S = 900.0
+
+
+class TooManyStarts(Outage):
+    """Somebody starts logins that nobody finishes."""
+
+    code = "TOO_MANY_ATTEMPTS"
+    public = "Too many logins were started from this address. Try again in {wait_s} seconds."
 
 
 class DeviceLogin:
@@ -59,9 +67,15 @@ class DeviceLogin:
         self._approval = approval
         self._origin = origin
         self._guesses = Attempts(GUESSES, WINDOW_S)
+        self._starts = Attempts(STARTS, WINDOW_S)  # anybody may start one, and each is a row for a day
 
     async def start(self, request: Request) -> Response:
         """For public clients: two codes, one for the program and one for the person."""
+        address = address_key(request.client.host if request.client else "")
+        wait_s = self._starts.wait_s(address)
+        if wait_s > 0:
+            raise TooManyStarts(wait_s=int(wait_s) + 1)
+        self._starts.failed(address)
         form = await read_form(request)
         client = await self._clients.authenticate(request, form)
         if client.secret_sha256 is not None:

@@ -61,10 +61,13 @@ class People:
         return await self._store.linked_to(identity.id)
 
     async def set_password(self, username: str, password: str) -> tuple[Identity, int]:
-        """Whoever knew the old one is out: its sessions, codes and tokens end too, and are counted."""
+        """Whoever knew the old one is out: sessions, codes and tokens end too, and are counted. Those of linked
+        identities as well, for a login with one of them gives tokens in the name of the oldest.
+        """
         identity = await self.find(username)
         await self._store.set_password(identity.id, await self._passwords.hash(password))
-        return identity, await self._store.revoke_identity(identity.id)
+        person = [identity, *await self._store.linked_to(identity.id)]
+        return identity, sum([await self._store.revoke_identity(each.id) for each in person])
 
     async def link(self, username: str, other: str) -> tuple[Identity, Identity]:
         """Both, and all linked to either, are one person from now on."""

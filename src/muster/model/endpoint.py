@@ -11,6 +11,9 @@ from typing import Self
 from uuid import UUID, uuid5
 
 
+_DERIVED = 5  # the version of ids that are made of a name; endpoints have any other
+
+
 class EndpointKind(StrEnum):
     """What registered: one that starts user endpoints, or one that runs tasks itself."""
 
@@ -59,6 +62,11 @@ class UserEndpointKey:
     def id(self) -> UUID:
         """Same facts, same id, on any machine and after any restart."""
         return uuid5(self.endpoint, f"{self.identity}/{self.config}")
+
+    @staticmethod
+    def claims(id_: UUID) -> bool:
+        """Whether an id looks like one made here: whoever registered under it would read somebody's tasks."""
+        return id_.version == _DERIVED
 
     @property
     def name(self) -> str:

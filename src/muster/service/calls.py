@@ -232,13 +232,14 @@ async def openapi(_asked: Asked) -> Response:
 async def broker_question(asked: Asked) -> Response:
     """RabbitMQ's HTTP authorisation backend asks; parameters come as a form or in the query."""
     request = asked.request
+    secret, kind = request.path_params["secret"], request.path_params["kind"]
+    asked.service.broker_doorman.admit(secret)  # a stranger's body is not even read
     if request.method == "POST":
         text = (await body_of(request, asked.service.settings.max_small_bytes)).decode("utf-8", "replace")
     else:
         text = request.url.query
     facts: Mapping[str, str] = {name: values[0] for name, values in parse_qs(text, keep_blank_values=True).items()}
-    secret, kind = request.path_params["secret"], request.path_params["kind"]
-    allowed = await asked.service.broker_doorman.allows(secret, kind, facts)
+    allowed = await asked.service.broker_doorman.allows(kind, facts)
     return Response("allow" if allowed else "deny", media_type="text/plain")
 
 

@@ -96,8 +96,9 @@ class Desk:
     def check_allowed(self, endpoint: Endpoint, functions: list[UUID]) -> None:
         if endpoint.allowed_functions is None:
             return
+        allowed = frozenset(endpoint.allowed_functions)  # both lists may have ten thousand
         for function in functions:
-            if function not in endpoint.allowed_functions:
+            if function not in allowed:
                 raise FunctionNotAllowed(function=function, endpoint=endpoint.id)
 
     def check_runnable(self, caller: Principal, endpoint: Endpoint, function: Function) -> None:

@@ -23,9 +23,13 @@ class Doorman:
         self._secret = secret
         self._authorise = authoriser(store)
 
-    async def allows(self, secret: str, kind: str, facts: Mapping[str, str]) -> bool:
+    def admit(self, secret: str) -> None:
+        """NotFound for whoever does not know the secret: the page is not there for them."""
         if not hmac.compare_digest(secret.encode(), self._secret.encode()):
             raise NotFound(thing="page", name="broker")
+
+    async def allows(self, kind: str, facts: Mapping[str, str]) -> bool:
+        """The answer to one question; `admit` comes first."""
         if kind == "user":
             return await self._user(facts)
         account = await self._store.account(facts.get("username", ""))

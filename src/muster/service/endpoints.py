@@ -11,7 +11,7 @@ from uuid import UUID, uuid4
 
 from muster.errors import Conflict, EndpointOffline, Invalid, Locked, Outage
 from muster.model.account import AccountKind
-from muster.model.endpoint import Endpoint, EndpointKind
+from muster.model.endpoint import Endpoint, EndpointKind, UserEndpointKey
 from muster.model.identity import Principal
 from muster.service import queues
 from muster.service.credentials import Credentials
@@ -65,6 +65,8 @@ class Endpoints:
         self, caller: Principal, id_: UUID | None, asked: Registration, address: str | None
     ) -> Registered:
         """New, or again: the id stays the registering identity's. Earlier credentials stop working."""
+        if id_ is not None and UserEndpointKey.claims(id_):
+            raise Conflict(why=f"{id_}: ids of version 5 are kept for user endpoints")
         before = await self._store.endpoint(id_) if id_ is not None else None
         if before is not None and not caller.is_any_of(frozenset((before.owner,))):
             raise Conflict(why=f"endpoint {id_} belongs to someone else")

@@ -11,7 +11,7 @@ from uuid import UUID
 
 import msgspec
 
-from muster.errors import NoSuchQueue, Outage
+from muster.errors import NoSuchQueue, Outage, QueueFull
 from muster.model.task import Outcome, TaskGroup
 from muster.service.groups import Groups
 from muster.transport.contract import Outgoing, Transport
@@ -56,6 +56,10 @@ class Notices:
                 await self._transport.publish(messages)
             except NoSuchQueue:
                 return  # nobody asked for a queue, or it was retired: the results are in the store
+            except QueueFull as why:  # nobody reads it: whoever comes back finds all results in the store
+                log.info("the queue of group %s goes, its results stay in the store: %s", id_, why)
+                await self._groups.retire(id_)
+                return
             except Outage as why:
                 log.warning("results of group %s wait for the broker: %s", id_, why)
                 await asyncio.sleep(_PATIENCE_S)

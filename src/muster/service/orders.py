@@ -5,6 +5,7 @@ from __future__ import annotations
 import secrets
 import time
 from hashlib import sha256
+from itertools import accumulate
 from typing import Any
 from uuid import UUID
 
@@ -20,10 +21,11 @@ from muster.transport.contract import Outgoing, Transport
 from muster.wire import topology
 from muster.wire.bundle import VERSION
 from muster.wire.command import START, BrokerCredentials, Payload, Sealed, StartCommand, encode_json
-from muster.wire.order import LIFETIME_S, Order, seal
+from muster.wire.order import LIFETIME_S, LIMIT_BYTES, Order, seal
 
 _MOST_IDENTITIES = 50
-_MOST_CHARACTERS = 256  # of one field: an unbounded name must not crowd out the order
+_MOST_CHARACTERS = 256  # of one field; root maps by no longer one
+_IDENTITIES_BYTES = LIMIT_BYTES - 4096  # of an order, at most: the rest of it has a bounded size
 
 
 class Orders:
@@ -102,7 +104,7 @@ def sealed(manager: UUID, key: bytes, payload: Payload, identities: list[Identit
         nonce=secrets.token_bytes(16),
         expires_s=int(time.time()) + LIFETIME_S,
         payload_sha256=sha256(text.encode()).digest(),
-        identities=[_text_fields(identity) for identity in identities],
+        identities=_within_limit([_text_fields(identity) for identity in identities]),
     ).encode()
     return Sealed(order=order, seal=seal(order, key), payload=text)
 
@@ -125,5 +127,12 @@ def identity_document(identity: Identity) -> dict[str, Any]:
 
 
 def _text_fields(identity: Identity) -> dict[str, str]:
-    document = identity_document(identity)
-    return {name: str(value)[:_MOST_CHARACTERS] for name, value in document.items() if value is not None}
+    """A field that is too long is left out, never cut: what is left of it could be somebody else's name."""
+    document = {name: str(value) for name, value in identity_document(identity).items() if value is not None}
+    return {name: text for name, text in document.items() if len(text) <= _MOST_CHARACTERS}
+
+
+def _within_limit(identities: list[dict[str, str]]) -> list[dict[str, str]]:
+    """The first ones, as many as an order can hold; one always fits."""
+    sizes = accumulate(sum(8 + len(name) + len(text.encode()) for name, text in one.items()) for one in identities)
+    return [one for one, size in zip(identities, sizes, strict=True) if size <= _IDENTITIES_BYTES]

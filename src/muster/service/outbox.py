@@ -9,7 +9,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from uuid import UUID
 
-from muster.errors import FunctionNotFound, NoSuchQueue, Outage
+from muster.errors import FunctionNotFound, NoSuchQueue, Outage, QueueFull
 from muster.model.task import Task
 from muster.service import queues
 from muster.service.chores import Chores
@@ -23,7 +23,7 @@ from muster.wire.envelope import TaskMessage, encode
 log = logging.getLogger(__name__)
 
 _AT_ONCE = 1000
-_HELD_AT_ONCE = 100  # their sizes are unknown before they are read
+_HELD_AT_ONCE = 32  # their sizes are unknown before they are read
 _AT_ONCE_BYTES = bundle.MAX_BYTES
 _PATIENCE_S = 2.0
 
@@ -55,11 +55,11 @@ class Outbox:
     def put(self, endpoint: UUID, tasks: Sequence[Task]) -> None:
         """Send these now when somebody reads the queue, else as soon as somebody does."""
         lane = self._lanes.setdefault(endpoint, _Lane())
-        if lane.open:
+        if lane.open and not lane.held:
             lane.ready.extend(tasks)
-            self._wake(endpoint, lane)
         else:
             lane.held.extend(task.id for task in tasks)
+        self._wake(endpoint, lane)
 
     def put_ids(self, endpoint: UUID, ids: Iterable[UUID]) -> None:
         """The same for tasks that are only in the store."""
@@ -119,6 +119,11 @@ class Outbox:
             log.warning("the queue of %s is gone; made again", endpoint)
             await self._transport.declare(queues.tasks(endpoint))
             _put_back(lane, tasks)
+        except QueueFull as why:  # wherever it is read too slowly, tasks wait in the store and not in memory
+            log.info("%d task(s) for %s wait: %s", len(tasks), endpoint, why)
+            lane.held.extendleft(task.id for task in reversed([*tasks, *lane.ready]))
+            lane.ready.clear()
+            await asyncio.sleep(_PATIENCE_S)
         except Outage as why:
             log.warning("%d task(s) for %s wait for the broker: %s", len(tasks), endpoint, why)
             _put_back(lane, tasks)
@@ -130,7 +135,7 @@ class Outbox:
             ids = [lane.held.popleft() for _ in range(min(len(lane.held), _HELD_AT_ONCE))]
             ended = await self._store.outcomes(ids)
             tasks = await self._store.tasks([id_ for id_ in ids if id_ not in ended])
-            return [tasks[id_] for id_ in ids if id_ in tasks]
+            return _first([tasks[id_] for id_ in ids if id_ in tasks], lane)
         some: list[Task] = []
         size = 0
         while lane.ready and len(some) < _AT_ONCE and size < _AT_ONCE_BYTES:
@@ -174,6 +179,17 @@ def portions(tasks: Sequence[Task], code: dict[UUID, str]) -> list[list[Task]]:
         named.add(task.function)
         size += more
     return out
+
+
+def _first(tasks: list[Task], lane: _Lane) -> list[Task]:
+    """As many as go at once; the others are held on."""
+    size = 0
+    for count, task in enumerate(tasks, 1):
+        size += len(task.payload)
+        if size >= _AT_ONCE_BYTES:
+            lane.held.extendleft(later.id for later in reversed(tasks[count:]))
+            return tasks[:count]
+    return tasks
 
 
 def _put_back(lane: _Lane, tasks: list[Task]) -> None:

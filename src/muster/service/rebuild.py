@@ -16,6 +16,7 @@ from muster.service.groups import Groups
 from muster.service.notices import Ended, Notices
 from muster.service.outbox import Outbox
 from muster.service.settings import Settings
+from muster.service.tasks import portions
 from muster.store.contract import Store
 from muster.transport.contract import Transport
 from muster.wire import topology
@@ -100,5 +101,7 @@ class Rebuild:
 
     async def _results_again(self, group: TaskGroup) -> None:
         """The queue is new: a result that was in the old one would be missed. Duplicates do no harm."""
-        outcomes = await self._store.group_outcomes(group.id, time.time() - self._settings.unfetched_s)
-        await self._notices.tell([Ended(group.id, outcome) for outcome in outcomes])
+        found = await self._store.group_results(group.id, time.time() - self._settings.unfetched_s)
+        for portion in portions([id_ for id_, _ in found], dict(found)):
+            outcomes = await self._store.outcomes(portion)
+            await self._notices.tell([Ended(group.id, outcomes[id_]) for id_ in portion if id_ in outcomes])

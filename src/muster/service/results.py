@@ -11,6 +11,8 @@ from collections.abc import Sequence
 from dataclasses import replace
 from uuid import UUID
 
+import msgspec
+
 from muster.errors import MusterError, Outage, ResultTooLarge, UndecodableMessage
 from muster.model.task import Outcome
 from muster.service.launches import Launches
@@ -25,6 +27,9 @@ log = logging.getLogger(__name__)
 
 _AHEAD = 2000
 _PATIENCE_S = 2.0
+_LIMIT_CODE_CHARACTERS = 200
+_LIMIT_MESSAGE_CHARACTERS = 64 * 1024
+_LIMIT_DETAILS_CHARACTERS = 64 * 1024
 
 Reported = tuple[Outcome, bytes | None]  # with the official message it came in
 
@@ -92,13 +97,12 @@ def _read(delivery: Delivery) -> list[Reported]:
         message = decode(delivery.body)
         if not isinstance(message, ResultMessage):
             raise UndecodableMessage(why="not a result")
-        outcome = from_message(message)
-    except (MusterError, ValueError) as why:
+        said = _said(message)
+    except (MusterError, ValueError, RecursionError) as why:
         log.warning("a message from %s was dropped: %s", delivery.routing_key[:80], why)
         return []
-    if outcome.error is not None and outcome.error[0] == ResultTooLarge.code and message.error_details is None:
-        return [(outcome, None)]  # we changed it: the message as it came must not go on
-    return [(outcome, delivery.body)]
+    outcome = _checked(said)
+    return [(outcome, delivery.body if outcome is said else None)]  # what we changed must not go on as it came
 
 
 def from_bundle(items: Sequence[bundle.ResultItem]) -> list[Outcome]:
@@ -113,22 +117,31 @@ def from_bundle(items: Sequence[bundle.ResultItem]) -> list[Outcome]:
 
 
 def from_message(message: ResultMessage) -> Outcome:
+    return _checked(_said(message))
+
+
+def _said(message: ResultMessage) -> Outcome:
     failed = message.error_details
-    return _checked(
-        Outcome(
-            task=UUID(message.task_id),
-            data=message.data,
-            error=(failed.code, failed.user_message) if failed else None,
-            details=json.dumps(message.details or {}),
-            started_ns=_moment(message.task_statuses, "execution-start"),
-            ended_ns=_moment(message.task_statuses, "execution-end"),
-            completed_at_s=time.time(),
-        )
+    return Outcome(
+        task=UUID(message.task_id),
+        data=message.data,
+        error=(failed.code, failed.user_message) if failed else None,
+        details=json.dumps(message.details or {}),
+        started_ns=_moment(message.task_statuses, "execution-start"),
+        ended_ns=_moment(message.task_statuses, "execution-end"),
+        completed_at_s=time.time(),
     )
 
 
 def _checked(outcome: Outcome) -> Outcome:
-    """Within the limit, and text that a database takes."""
+    """Within the limits, and what a database takes; the very same when there was nothing to change."""
+    code, message = outcome.error or ("", "")
+    if len(code) > _LIMIT_CODE_CHARACTERS or len(message) > _LIMIT_MESSAGE_CHARACTERS:
+        outcome = replace(outcome, error=(code[:_LIMIT_CODE_CHARACTERS], message[:_LIMIT_MESSAGE_CHARACTERS]))
+    if len(outcome.details) > _LIMIT_DETAILS_CHARACTERS:
+        outcome = replace(outcome, details="{}")
+    if not (_is_moment(outcome.started_ns) and _is_moment(outcome.ended_ns)):
+        outcome = replace(outcome, started_ns=None, ended_ns=None)
     if "\x00" in outcome.data or (outcome.error and "\x00" in "".join(outcome.error)):
         error_text = tuple(part.replace("\x00", "\ufffd") for part in outcome.error or ())
         pair = (error_text[0], error_text[1]) if outcome.error else None
@@ -143,9 +156,16 @@ def _moment(statuses: Sequence[TaskStatus], state: str) -> int | None:
     return next((status.timestamp for status in statuses if status.state == state), None)
 
 
+def _is_moment(at_ns: int | None) -> bool:
+    return at_ns is None or 0 <= at_ns < 2**63
+
+
 def _object(text: str) -> str:
-    """Details are JSON of somebody else's making: they must be an object before they are passed on."""
-    try:
-        return text if isinstance(json.loads(text), dict) else "{}"
-    except (ValueError, RecursionError):
+    """Details are JSON of somebody else's making: they must be an object, for every reader, before they go on."""
+    if len(text) > _LIMIT_DETAILS_CHARACTERS:
         return "{}"
+    try:
+        msgspec.json.decode(text, type=dict)
+    except (msgspec.MsgspecError, UnicodeError, RecursionError):
+        return "{}"
+    return text

@@ -133,8 +133,8 @@ class Submit:
     def _read(self, asked: Submission) -> _Batch:
         payloads = {uuid_of(id_, "tasks"): some for id_, some in asked.tasks.items()}
         count = sum(len(some) for some in payloads.values())
-        if not count:
-            raise Invalid(why="tasks: there are none")
+        if not count or not all(payloads.values()):
+            raise Invalid(why="tasks: there are none, or none of a function that is named")
         if count > self._settings.max_tasks:
             raise Invalid(why=f"tasks: {count} are over the limit of {self._settings.max_tasks} in one request")
         if len(payloads) != len(asked.tasks):

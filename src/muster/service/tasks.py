@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from datetime import UTC, datetime
 from typing import Any
 from uuid import UUID
@@ -20,6 +20,9 @@ from muster.store.contract import Store
 from muster.transport.contract import Transport
 from muster.wire import topology
 from muster.wire.rest import ResultQueue, TaskDocument
+
+_PORTION_BYTES = 32 * 1024 * 1024
+_FEW = 3  # results that fit whatever their sizes are
 
 
 class Tasks:
@@ -48,10 +51,14 @@ class Tasks:
         return found[str(id_)]
 
     async def show_all(self, caller: Principal, ids: Sequence[UUID]) -> dict[str, TaskDocument]:
-        """The documents of those that are the caller's; others are simply absent."""
+        """The documents of those that are the caller's; others are simply absent. One answer holds a bounded amount
+        of results: a task whose result is beyond it looks unfinished, and whoever asks again gets it then.
+        """
         mine = frozenset(identity.id for identity in caller.identities)
         tasks = {id_: task for id_, task in (await self._store.tasks(ids)).items() if task.owner in mine}
-        outcomes = await self._store.outcomes(list(tasks))
+        sizes = await self._store.result_sizes(list(tasks)) if len(tasks) > _FEW else {}
+        portion = next(portions(list(tasks), sizes), [])
+        outcomes = await self._store.outcomes(portion)
         return {str(id_): self._document(task, outcomes.get(id_)) for id_, task in tasks.items()}
 
     def _document(self, task: Task, outcome: Outcome | None) -> TaskDocument:
@@ -107,6 +114,20 @@ class Tasks:
             "unfinished_tasks": len(unfinished),
             "user_endpoint_config": json.loads(values),
         }
+
+
+def portions(ids: Sequence[UUID], sizes: Mapping[UUID, int]) -> Iterator[list[UUID]]:
+    """In order, so that the results of each fit into memory several times over; one is never empty."""
+    some: list[UUID] = []
+    total = 0
+    for id_ in ids:
+        total += sizes.get(id_, 0)
+        if some and total > _PORTION_BYTES:
+            yield some
+            some, total = [], sizes.get(id_, 0)
+        some.append(id_)
+    if some:
+        yield some
 
 
 def finished_document(outcome: Outcome) -> TaskDocument:

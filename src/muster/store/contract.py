@@ -174,7 +174,12 @@ class ComputeStore(Protocol):
         """Those that are known. A finished task has lost payload, resources and serializers."""
 
     async def outcomes(self, ids: Sequence[UUID]) -> dict[UUID, Outcome]: ...
-    async def group_outcomes(self, group: UUID, since_s: float) -> list[Outcome]: ...
+    async def result_sizes(self, ids: Sequence[UUID]) -> dict[UUID, int]:
+        """How large the results of these tasks are, in bytes; nothing of those that have none."""
+
+    async def group_results(self, group: UUID, since_s: float) -> list[tuple[UUID, int]]:
+        """Which tasks ended since then, in that order, and the size of each result."""
+
     async def unfinished(self, endpoint: UUID, after: UUID | None = None, limit: int = 1000) -> list[Task]:
         """Pending tasks of this endpoint in order of submission, a page at a time."""
 

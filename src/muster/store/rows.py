@@ -234,9 +234,3 @@ def to_account(row: Fields) -> BrokerAccount:
 
 def to_group(row: Fields) -> TaskGroup:
     return TaskGroup(row["id"], row["owner"], row["bundles"], row["created_at_s"])
-
-
-def to_stored_outcome(row: Fields) -> Outcome:
-    error = None if row["error_code"] is None else (row["error_code"], row["error_message"])
-    times = (row["started_ns"], row["ended_ns"], row["completed_at_s"])
-    return Outcome(row["id"], row["data"], error, row["details"], *times)

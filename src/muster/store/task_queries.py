@@ -7,16 +7,17 @@ from collections.abc import Sequence
 from dataclasses import asdict
 from uuid import UUID
 
-from sqlalchemy import Connection, delete, select, text, update
+from sqlalchemy import Connection, delete, func, select, text, update
 
 from muster.errors import NotPermitted
 from muster.model.task import Outcome, Task, TaskGroup
 from muster.store import tables
 from muster.store.contract import Finished
 from muster.store.queries import Queries
-from muster.store.rows import to_group, to_stored_outcome
+from muster.store.rows import to_group
 
 USE_COUNTS_AFTER_S = 600.0  # how stale a group's `used_at_s` may be: not every submit shall cost a write
+IDS_AT_ONCE = 5_000  # both databases bound the variables of a statement
 PURGE_AT_ONCE = 5000  # the longest list of ids that both databases take
 
 # A jump from endpoint to endpoint along the index: SELECT DISTINCT would walk through every pending task.
@@ -81,12 +82,23 @@ class TaskQueries(Queries):
     async def outcomes(self, ids: Sequence[UUID]) -> dict[UUID, Outcome]:
         return {outcome.task: outcome for outcome in await self._database.outcomes(ids)} if ids else {}
 
-    async def group_outcomes(self, group: UUID, since_s: float) -> list[Outcome]:
+    async def result_sizes(self, ids: Sequence[UUID]) -> dict[UUID, int]:
         task, result = tables.task.c, tables.result.c
-        statement = select(task.id, *result).join_from(tables.task, tables.result, task.seq == result.seq)
+        sizes: dict[UUID, int] = {}
+        for start in range(0, len(ids), IDS_AT_ONCE):
+            statement = select(task.id, func.length(result.data).label("size"))
+            statement = statement.join_from(tables.task, tables.result, task.seq == result.seq)
+            rows = await self._rows(statement.where(task.id.in_(ids[start : start + IDS_AT_ONCE])))
+            sizes.update((row["id"], row["size"]) for row in rows)
+        return sizes
+
+    async def group_results(self, group: UUID, since_s: float) -> list[tuple[UUID, int]]:
+        task, result = tables.task.c, tables.result.c
+        statement = select(task.id, func.length(result.data).label("size"))
+        statement = statement.join_from(tables.task, tables.result, task.seq == result.seq)
         statement = statement.where(task.grp == group, result.completed_at_s >= since_s)
         rows = await self._rows(statement.order_by(result.completed_at_s, result.seq))
-        return [to_stored_outcome(row) for row in rows]
+        return [(row["id"], row["size"]) for row in rows]
 
     async def unfinished(self, endpoint: UUID, after: UUID | None = None, limit: int = 1000) -> list[Task]:
         return await self._database.unfinished(endpoint, after, limit)

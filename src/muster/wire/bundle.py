@@ -6,6 +6,8 @@ tenth of JSON's cost per item. A bundle never holds more than one hop had queued
 
 from __future__ import annotations
 
+from typing import Annotated
+
 import msgspec
 
 from muster.errors import UndecodableMessage
@@ -43,13 +45,13 @@ class TaskBundle(msgspec.Struct, array_like=True, gc=False):
     """`code` maps function id (16 bytes) to its packed buffer, for every function named in `items`."""
 
     code: dict[bytes, str]
-    items: list[TaskItem]
+    items: Annotated[list[TaskItem], msgspec.Meta(max_length=MAX_ITEMS)]
 
 
 class ResultBundle(msgspec.Struct, array_like=True, gc=False):
     """Results in the order they came."""
 
-    items: list[ResultItem]
+    items: Annotated[list[ResultItem], msgspec.Meta(max_length=MAX_ITEMS)]  # a small message can name millions
 
 
 _ENCODER = msgspec.msgpack.Encoder()

@@ -159,8 +159,10 @@ async def test_an_outcome_comes_back_as_it_went_in(started, job):
         Finished(bad.id, job.group, job.endpoint),
     ]
     assert await started.outcomes([good.id, bad.id, uuid4()]) == {good.id: fine, bad.id: failed}
-    assert await started.group_outcomes(job.group, 0.0) == [fine, failed]
-    assert await started.group_outcomes(job.group, 2000.5) == [failed]
+    sizes = {one.task: len(one.data.encode("utf-8", "surrogatepass")) for one in (fine, failed)}
+    assert await started.result_sizes([good.id, bad.id, uuid4()]) == sizes
+    assert await started.group_results(job.group, 0.0) == [(one.task, sizes[one.task]) for one in (fine, failed)]
+    assert await started.group_results(job.group, 2000.5) == [(bad.id, sizes[bad.id])]
 
 
 async def test_the_first_result_of_a_task_stays(started, job):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import signal
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -174,3 +175,87 @@ def test_root_is_told_how_to_make_the_agents_account(home: Path) -> None:
     assert refused.exit_code == 70
     assert "useradd --system" in refused.output
     assert "no_such_account" in refused.output
+
+
+def test_a_detached_start_imports_nothing_from_where_it_stands(
+    home: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Root may stand in a directory that others fill."""
+    hostile = tmp_path / "hostile"
+    for name in ("muster", "json", "click"):
+        (hostile / name).mkdir(parents=True)
+        (hostile / name / "__init__.py").write_text(f"open({str(tmp_path / 'taken')!r}, 'w')")
+    run("configure", "mine", "--multi-user")
+    (home / "mine/config.yaml").write_text("min_uid: [1]\n")
+    monkeypatch.chdir(hostile)
+    assert run("start", "mine", "--detach").exit_code != 0
+    assert not (tmp_path / "taken").exists()
+
+
+def test_nothing_is_made_in_a_place_that_others_could_change(home: Path) -> None:
+    run("configure", "mine", "--multi-user")
+    (home / "mine").chmod(0o777)
+    refused = run("start", "mine")
+    assert refused.exit_code == 78
+    assert "could be changed by others" in refused.output
+    assert not {"lock", "agent", "endpoint.log"} & {path.name for path in (home / "mine").iterdir()}
+
+
+def test_what_the_agents_get_of_our_environment_cannot_be_changed_by_one_of_them(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    from muster.cli.launch import _environment
+
+    monkeypatch.setenv("MUSTER_CLIENT_SECRET", "s3cret")
+    fd = _environment(debug=False)
+    try:
+        assert b"MUSTER_CLIENT_SECRET=s3cret" in os.pread(fd, 1000, 0)
+        with pytest.raises(PermissionError):
+            os.pwrite(fd, b"x", 0)
+        with pytest.raises(PermissionError):
+            os.ftruncate(fd, 0)
+    finally:
+        os.close(fd)
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can start processes of other accounts")
+def test_whoever_runs_as_the_agent_without_being_one_is_a_stranger() -> None:
+    from muster.cli.strangers import expect_none, strangers
+    from muster.errors import EndpointNotStarted
+
+    nobody = 65534
+    before = set(strangers(nobody))
+    orphan = (
+        "import os, sys, time\nif os.fork(): sys.exit()\nos.setsid(); print(os.getpid(), flush=True); time.sleep(60)"
+    )
+    left = subprocess.Popen(
+        [sys.executable, "-c", orphan], stdout=subprocess.PIPE, text=True, user=nobody, group=nobody
+    )
+    with left:
+        assert left.stdout is not None
+        pid = int(left.stdout.readline())
+        try:
+            assert set(strangers(nobody)) - before == {pid}
+            with pytest.raises(EndpointNotStarted, match="pkill -KILL -u nobody"):
+                expect_none(nobody, patience_s=0.3)
+        finally:
+            os.kill(pid, signal.SIGKILL)
+
+
+def test_a_program_for_the_mapping_that_others_could_change_is_refused(tmp_path: Path) -> None:
+    """Root runs it."""
+    from muster.cli.mapping import check_mapping
+    from muster.errors import ConfigInvalid
+    from muster_root.site import Site, Unusable
+
+    program = tmp_path / "program"
+    program.write_text("#!/bin/sh\n")
+    program.chmod(0o777)
+    (tmp_path / "config.yaml").write_text("identity_mapping_config_path: map.json\n")
+    entry = {"DATA_TYPE": "external_identity_mapping#1.0.0", "command": [str(program)]}
+    (tmp_path / "map.json").write_text(json.dumps([entry]))
+    with pytest.raises(Unusable, match="could be changed by others"):
+        check_mapping(Site(str(tmp_path)))
+    (tmp_path / "config.yaml").write_text("multi_user: true\n")
+    with pytest.raises(ConfigInvalid, match="who becomes whom"):
+        check_mapping(Site(str(tmp_path)))

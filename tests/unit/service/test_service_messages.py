@@ -29,7 +29,9 @@ from muster.service.tasks import finished_document
 from muster.wire import bundle
 from muster.wire.command import decode_command, decode_payload
 from muster.wire.envelope import ErrorDetails, ResultMessage, TaskStatus
+from muster.wire.order import LIMIT_BYTES
 from muster.wire.rest import LIMIT_RESULT_CHARACTERS
+from muster_root.order import read as read_order
 
 MANAGER = Endpoint(uuid4(), uuid4(), "cluster", EndpointKind.MANAGER, multi_user=True)
 HARPER = Identity(uuid4(), "harper@example.org", "Harper", issuer="local", issuer_name="Here")
@@ -177,3 +179,29 @@ def test_a_policy_demands_what_a_login_can_give() -> None:
     assert demanded["session_required_policies"] == [str(policy.id)]
     assert demanded["session_required_single_domain"] == ["example.org"]
     assert demanded["session_message"] == "log in again"
+
+
+def test_an_order_is_never_too_large_and_holds_the_first_identities() -> None:
+    key = b"k" * 32
+    wide = "\U0001f600" * 256
+    crowd = [
+        replace(
+            HARPER, id=uuid4(), username=f"n{at}@example.org", name=wide, email=wide, organization=wide, issuer=wide
+        )
+        for at in range(200)
+    ]
+    sealed = decode_command(command(replace(MANAGER, seal_key=key), UEP, crowd, URL)).sealed
+    assert sealed is not None
+    assert len(sealed.order) <= LIMIT_BYTES
+    names = [identity["username"] for identity in read_order(sealed.order).identities]
+    assert len(names) > 5
+    assert names == [f"n{at}@example.org" for at in range(len(names))]
+
+
+def test_a_field_that_is_too_long_is_left_out_and_never_cut_into_another_name() -> None:
+    long = replace(HARPER, username="h" * 244 + "@example.org" + ".elsewhere.example.com")
+    sealed = decode_command(command(replace(MANAGER, seal_key=b"k" * 32), UEP, [long], URL)).sealed
+    assert sealed is not None
+    (identity,) = read_order(sealed.order).identities
+    assert "username" not in identity
+    assert identity["id"] == str(HARPER.id)
