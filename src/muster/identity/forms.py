@@ -66,8 +66,8 @@ async def read_json(request: Request, kind: Any) -> Any:
     """Invalid says where it does not fit."""
     try:
         return msgspec.json.decode(await read_body(request), type=kind)
-    except msgspec.DecodeError as problem:
-        raise Invalid(why=str(problem)) from problem
+    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as problem:
+        raise Invalid(why=str(problem)[:500]) from problem
 
 
 def answering(handler: Handler) -> Handler:

@@ -6,6 +6,7 @@ import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Final
+from unicodedata import normalize
 from uuid import UUID
 
 from muster.errors import Invalid, NotFound
@@ -103,6 +104,8 @@ class People:
 def _check(username: str, name: str, email: str | None) -> None:
     if not USERNAME.fullmatch(username) or ".." in username.rpartition("@")[2]:
         raise Invalid(why=f"{username[:200]!a} is no user name such as harper@example.org")
+    if not username.isprintable() or normalize("NFKC", username) != username:
+        raise Invalid(why=f"{username[:200]!a} has characters that are invisible or look like others")
     if username.lower().endswith(f"@{CLIENT_DOMAIN}"):
         raise Invalid(why=f"{CLIENT_DOMAIN} is kept for service accounts")
     for what, value in (("name", name), ("e-mail address", email or "")):

@@ -20,6 +20,7 @@ class Chores:
         task = asyncio.create_task(self._guard(work, name), name=name)
         self._running.add(task)
         task.add_done_callback(self._running.discard)
+        task.add_done_callback(lambda _: work.close())  # it may be cancelled before its first step
         return task
 
     def every(self, period_s: float, work: Callable[[], Awaitable[None]], name: str) -> asyncio.Task[None]:
