@@ -44,7 +44,7 @@ def drop_to(account: pwd.struct_passwd) -> None:
         raise PermissionError("the ids did not change for good")
 
 
-def tidy(keep: list[int], place: str, account: pwd.struct_passwd) -> None:
+def tidy(keep: list[int], place: str, home: str) -> None:
     for number in signal.valid_signals() - {signal.SIGKILL, signal.SIGSTOP}:
         signal.signal(number, signal.SIG_DFL)  # Python ignores SIGPIPE, and what is ignored stays so over exec
     signal.pthread_sigmask(signal.SIG_SETMASK, ())
@@ -53,9 +53,9 @@ def tidy(keep: list[int], place: str, account: pwd.struct_passwd) -> None:
     os.umask(0o077)
     for low, high in zip([2, *keep], [*keep, 2**31 - 1], strict=True):  # what an ancestor leaked stays out
         os.closerange(low + 1, high)
-    if place == "~" and not os.access(account.pw_dir, os.X_OK):  # as the user: root may be locked out of their home
-        raise PermissionError(f"{account.pw_name}'s home directory {account.pw_dir} is missing or closed")
-    os.chdir(place.replace("~", account.pw_dir, 1))
+    if place == "~" and not os.access(home, os.X_OK):  # as the user: root may be locked out of their home
+        raise PermissionError(f"the home directory {home} is missing or closed")
+    os.chdir(place.replace("~", home, 1))
 
 
 if __name__ == "__main__":
@@ -64,11 +64,12 @@ if __name__ == "__main__":
     try:
         account = choose(user, int(lowest), barred.split(","))
         drop_to(account)
-        tidy(sorted({int(tell), *map(int, filter(None, keep.split(",")))} - {0, 1, 2}), place, account)
+        home = account.pw_dir if user else os.environ.get("HOME", account.pw_dir)  # without root it is the owner's own
+        tidy(sorted({int(tell), *map(int, filter(None, keep.split(",")))} - {0, 1, 2}), place, home)
         for path in filter(None, reads.split(":")):
             if not os.access(path, os.R_OK):  # said here, as the interpreter would only say that it cannot start
                 raise PermissionError(f"{account.pw_name} cannot read {path}, and Muster runs from it")
-        os.environ.update(HOME=account.pw_dir, USER=account.pw_name, LOGNAME=account.pw_name, SHELL=account.pw_shell)
+        os.environ.update(HOME=home, USER=account.pw_name, LOGNAME=account.pw_name, SHELL=account.pw_shell)
         os.environ.setdefault("PATH", f"/usr/local/bin:/usr/bin:/bin:{os.path.dirname(command[0])}")
         os.write(int(tell), b"+")
         os.execv(command[0], command)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import base64
-import binascii
 import hmac
 from collections.abc import Mapping
 from contextlib import suppress
@@ -35,14 +34,14 @@ def redirects_to(client: OAuthClient, uri: str) -> bool:
     """Exact match, but for the port of a loopback address."""
     if uri in client.redirect_uris:
         return True
-    parts = urlsplit(uri)
+    try:
+        parts = urlsplit(uri)
+        port = f":{parts.port}" if parts.port is not None else ""
+    except ValueError:  # whatever stands there instead of a host and a port would end up in headers of ours
+        return False
     if parts.scheme != "http" or parts.hostname not in {"127.0.0.1", "::1"} or "@" in parts.netloc:
         return False
     host = "[::1]" if parts.hostname == "::1" else parts.hostname
-    try:
-        port = f":{parts.port}" if parts.port is not None else ""
-    except ValueError:  # whatever stands there instead would end up in headers of ours
-        return False
     return f"http://{host}{parts.path}" in client.redirect_uris and uri == f"http://{host}{port}{parts.path}"
 
 
@@ -94,7 +93,7 @@ def credentials(header: str | None, form: Mapping[str, str]) -> tuple[str, str |
     kind, _, encoded = header.partition(" ")
     try:
         pair = base64.b64decode(encoded.strip(), validate=True).decode() if kind.lower() == "basic" else ""
-    except (binascii.Error, UnicodeDecodeError):
+    except ValueError:  # no base64, not even ASCII, or no text inside
         pair = ""
     name, colon, secret = pair.partition(":")
     if not colon or form.get("client_id", name) not in {name, unquote_plus(name)}:

@@ -10,7 +10,6 @@ from hashlib import sha256
 from typing import Self
 from uuid import UUID, uuid5
 
-
 _DERIVED = 5  # the version of ids that are made of a name; endpoints have any other
 
 

@@ -53,6 +53,12 @@ def test_json_that_is_none_is_refused_and_no_mistake_of_ours(site, browser, body
     assert answer.status_code == 422, answer.text
 
 
+@pytest.mark.parametrize("header", [b"Basic YTpi\xff", b"Basic /w==", b"Basic", b"Bearer x", b"Basic JTAwOiUwMA=="])
+def test_a_header_that_is_no_pair_is_an_unknown_client(browser, header) -> None:
+    answer = browser.token({"grant_type": "client_credentials"}, headers=[(b"Authorization", header)])
+    assert answer.status_code == 401, answer.text
+
+
 def test_a_limit_is_over_when_its_time_is() -> None:
     now_s = 0.0
     attempts = Attempts(2, 10, clock=lambda: now_s)

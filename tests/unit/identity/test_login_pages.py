@@ -65,6 +65,7 @@ def test_the_code_page_shows_nothing_that_is_no_code(browser) -> None:
         "http://127.0.0.1:1; frame-ancestors */callback",
         "http://127.0.0.1:99999/callback",
         "http://127.0.0.1:x/callback",
+        "http://[::1",
         "javascript:alert(1)",
     ],
 )

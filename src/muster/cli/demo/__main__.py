@@ -6,6 +6,7 @@ import argparse
 import contextlib
 import os
 import signal
+import subprocess
 import sys
 import tempfile
 from pathlib import Path
@@ -16,6 +17,8 @@ from muster.cli.demo.story import DemoFailed, Story
 from muster.testing.namespace import Namespace, NamespaceRefusedError
 from muster.testing.processes import Processes, StageError
 from muster.testing.site import Site
+
+_NOBODY = 65534
 
 
 def main() -> int:
@@ -53,13 +56,17 @@ def _several_accounts(stack: contextlib.ExitStack, console: Console) -> Namespac
     try:
         return stack.enter_context(Namespace(directory, network=False))
     except NamespaceRefusedError as why:
-        console.print(f"demo: no second account here ({why}); going on as `nobody`, never as root", markup=False)
-    os.setgroups([])
-    os.setresgid(65534, 65534, 65534)
-    os.setresuid(65534, 65534, 65534)
-    os.environ.update(HOME="/nonexistent", USER="nobody", LOGNAME="nobody")
-    os.chdir("/")
-    return None
+        console.print(f"demo: no second account here: {why}", markup=False)
+    # Nobody's functions run as root: the whole demo goes on as an account that owns nothing.
+    console.print("demo: going on as `nobody`, one account for both people")
+    home = directory / "nobody"
+    home.mkdir(mode=0o700)
+    os.chown(home, _NOBODY, _NOBODY)
+    environment = {**os.environ, "HOME": str(home), "USER": "nobody", "LOGNAME": "nobody"}
+    again = [sys.executable, "-m", "muster.cli.demo", *sys.argv[1:]]
+    raise SystemExit(
+        subprocess.call(again, env=environment, cwd="/", user=_NOBODY, group=_NOBODY, extra_groups=[], umask=0o022)
+    )
 
 
 def _show_failure(console: Console, site: Site, why: str) -> None:
