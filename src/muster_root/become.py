@@ -64,13 +64,13 @@ if __name__ == "__main__":
     try:
         account = choose(user, int(lowest), barred.split(","))
         drop_to(account)
-        home = account.pw_dir if user else os.environ.get("HOME", account.pw_dir)  # without root it is the owner's own
-        tidy(sorted({int(tell), *map(int, filter(None, keep.split(",")))} - {0, 1, 2}), place, home)
+        own = {"HOME": account.pw_dir, "USER": account.pw_name, "LOGNAME": account.pw_name, "SHELL": account.pw_shell}
+        # Root starts this with nothing of these; without root, what the owner set stays so.
+        os.environ.update(own | {"PATH": f"/usr/local/bin:/usr/bin:/bin:{os.path.dirname(command[0])}"} | os.environ)
+        tidy(sorted({int(tell), *map(int, filter(None, keep.split(",")))} - {0, 1, 2}), place, os.environ["HOME"])
         for path in filter(None, reads.split(":")):
             if not os.access(path, os.R_OK):  # said here, as the interpreter would only say that it cannot start
                 raise PermissionError(f"{account.pw_name} cannot read {path}, and Muster runs from it")
-        os.environ.update(HOME=home, USER=account.pw_name, LOGNAME=account.pw_name, SHELL=account.pw_shell)
-        os.environ.setdefault("PATH", f"/usr/local/bin:/usr/bin:/bin:{os.path.dirname(command[0])}")
         os.write(int(tell), b"+")
         os.execv(command[0], command)
     except BaseException as why:  # noqa: BLE001 -- whatever it was: this process ends here, and says why

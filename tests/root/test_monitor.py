@@ -146,7 +146,7 @@ def test_orders_that_root_must_not_believe(inside: Inside) -> None:
     assert dict(zip(cases, answers(outcome), strict=True)) == {name: code for name, (_, code) in cases.items()}
     assert outcome["log"].count("successfully forked") == 1
     said = [one["heard"][0].get("public", "") for one in outcome["steps"]]
-    assert "homeless's home directory /home/nowhere is missing or closed" in said[-1]
+    assert "the home directory /home/nowhere is missing or closed" in said[-1]
 
 
 def sealed(raw: bytes) -> bytes:

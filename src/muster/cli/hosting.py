@@ -30,6 +30,7 @@ from muster.identity import Authority
 from muster.service import Service, Settings
 from muster.service.app import application
 from muster.service.credentials import BrokerGate, authoriser
+from muster.service.web import PatientProtocol
 from muster.store import open_store
 from muster.store.contract import Store
 from muster.transport.amqp import AmqpTransport
@@ -154,7 +155,7 @@ class Hosting:
         config = uvicorn.Config(
             application(routes),
             loop="none",
-            http="httptools",
+            http=PatientProtocol,
             ws="none",
             lifespan="off",
             log_config=None,
