@@ -78,7 +78,7 @@ def act(link: socket.socket, number: int, step: dict[str, Any]) -> dict[str, Any
     os.close(log)
     heard = [said for wanted in step.get("await", ()) for said in hear(link, wanted, time.monotonic() + DEADLINE_S)]
     early_log = b""
-    if step.get("start") and select.select([early], [], [], 0.2)[0]:
+    if order and select.select([early], [], [], order.get("early_s", 0.2))[0]:
         while part := os.read(early, 1 << 16):
             early_log += part
     return {"heard": heard, "early": early_log.decode()}
