@@ -93,7 +93,13 @@ def interpreter():
 
 def version(path):
     code = "import sys; print(*sys.version_info[:2])"
-    done = subprocess.run([path, "-I", "-S", "-c", code], stdout=subprocess.PIPE, universal_newlines=True, check=False)
+    done = subprocess.run(
+        [path, "-I", "-S", "-c", code],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.DEVNULL,
+        universal_newlines=True,
+        check=False,
+    )
     return tuple(map(int, done.stdout.split())) if done.returncode == 0 else (0, 0)
 
 
