@@ -21,7 +21,7 @@ from muster_root.order import LIMIT_BYTES, Gate, No, Order
 from muster_root.site import GRACE_S, MAPPING_KEY, NEVER, Process, Site, memory_file
 
 HANDED = ("--template-fd", "--schema-fd", "--environment-fd", "--manager-config-fd", "--lifeline-fd")
-START_S, PAUSE_S, SPARE_FDS, MOST_EACH = 30, 3, 64, 256  # the last: user endpoints of one account
+START_S, PAUSE_S, SPARE_FDS, MOST_EACH = 30, 3, 64, 200  # the last: user endpoints of one account
 LOG_RATE, LOG_SAVED_S = 4096, 120  # characters a second that the agent can cause; who was silent may say more at once
 REQUEST = re.compile(rb"start ([0-9]{1,9})\n")
 UNTOLD = "The site cannot start user endpoints now; its administrator finds the cause in the log."
