@@ -329,7 +329,8 @@ def test_what_belongs_to_a_user_is_closed_to_everybody_else(site: Site, manager:
         assert not NOISE.search(log.read_text()), log.read_text()
 
 
-def test_what_belongs_to_the_site_is_closed_to_everybody_else(site: Site, manager: Manager) -> None:
+def test_what_belongs_to_the_site_is_closed_to_everybody_else(site: Site) -> None:
+    manager = site.manager("private", "mickey97")  # its own: others change the files of the shared ones
     assert stat.S_IMODE((manager.directory / "root.json").stat().st_mode) == 0o600
     assert stat.S_IMODE((manager.directory / "agent").stat().st_mode) == 0o700
     assert stat.S_IMODE(manager.directory.stat().st_mode) == 0o700
