@@ -10,6 +10,7 @@ import socket
 import stat
 import sys
 import tempfile
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -331,6 +332,9 @@ def test_what_belongs_to_a_user_is_closed_to_everybody_else(site: Site, manager:
 
 def test_what_belongs_to_the_site_is_closed_to_everybody_else(site: Site) -> None:
     manager = site.manager("private", "mickey97")  # its own: others change the files of the shared ones
+    deadline = time.monotonic() + 20
+    while not (manager.directory / "root.json").exists() and time.monotonic() < deadline:  # the banner may come first
+        time.sleep(0.05)
     assert stat.S_IMODE((manager.directory / "root.json").stat().st_mode) == 0o600
     assert stat.S_IMODE((manager.directory / "agent").stat().st_mode) == 0o700
     assert stat.S_IMODE(manager.directory.stat().st_mode) == 0o700
